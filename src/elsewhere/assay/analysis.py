@@ -1,0 +1,338 @@
+"""What a study says: cells with intervals, gaps, ranks with ties, lines, what foretells elsewhere. Plain functions on data frames.
+
+The definitions are those of spec 01, section 2.6 (after Miller et al. 2021 and Taori et al. 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm, rankdata, t
+
+from elsewhere.data import Array
+
+ENOUGH = 8  # trials of a pair, for a line
+UNIT_METRICS = ("accuracy", "balanced_accuracy", "auroc", "worst_group_accuracy")  # in [0, 1]: their lines are straight on probit axes
+BOUNDED = (*UNIT_METRICS, "ece", "confidence", "majority_share", "demographic_disparity", "equalised_odds")  # intervals are cut at 0 and 1
+MOST_COMPARED = 40  # learners that are compared pair by pair; the others rank behind them
+NOT_MEASURES = ("confidence", "majority_share")
+Kind = Literal["chance", "flat", "underspecified", "inverse", "line", "loose", "scattered", "too few"]
+
+
+def cells(scores: pd.DataFrame, by: list[str], confidence: float = 0.95, metric: str = "") -> pd.DataFrame:
+    """Return value, low, high, n and seeds for each cell ``by``: over seeds Student's t, over units their error, variances added.
+
+    Args:
+        scores: rows of one metric, with columns ``seed``, ``value``, ``error``, ``n``.
+        by: columns that name a cell; several rows of one seed in a cell (tasks, domains) are averaged first.
+        confidence: of the two-sided interval.
+        metric: its name; intervals of metrics that lie in [0, 1] are cut there.
+    """
+    seeds = _seed_means(scores, by)
+    cell = seeds.groupby(by, observed=True, sort=False)
+    table = cell.agg(value=("value", "mean"), deviation=("value", "std"), square=("square", "mean"), n=("n", "mean"), seeds=("value", "count")).reset_index()
+    half = half_widths(table.deviation.to_numpy(), table.seeds.to_numpy(), np.sqrt(table.square.to_numpy()), confidence)
+    ends = (0.0, 1.0) if metric in BOUNDED else (-np.inf, np.inf)
+    table["low"], table["high"] = (table.value - half).clip(*ends), (table.value + half).clip(*ends)
+    return table[[*by, "value", "low", "high", "n", "seeds"]]
+
+
+def _seed_means(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Return one row a cell and seed: mean value, squared standard error of that mean, n."""
+    rows = scores.assign(square=scores.error.astype(float) ** 2)
+    grouped = rows.groupby([*by, "seed"], observed=True, sort=False)
+    table = grouped.agg(value=("value", "mean"), square=("square", "sum"), rows=("value", "count"), n=("n", "sum")).reset_index()
+    table["square"] = np.where(table.rows > 0, table.square / np.maximum(table.rows, 1) ** 2, np.nan)
+    return table
+
+
+def half_widths(deviation: Array, seeds: Array, error: Array, confidence: float) -> Array:
+    """Return half widths of means over seeds: sqrt((t_{k-1} s / √k)² + (z e)²); NaN where neither spread is known."""
+    level = (1 + confidence) / 2
+    units = np.nan_to_num(norm.ppf(level) * error, nan=0.0)
+    with np.errstate(invalid="ignore"):
+        over_seeds = np.where(seeds > 1, t.ppf(level, np.maximum(seeds - 1, 1)) * np.nan_to_num(deviation) / np.sqrt(np.maximum(seeds, 1)), 0.0)
+    half = np.hypot(over_seeds, units)
+    return np.where((seeds < 2) & (units == 0), np.nan, half)
+
+
+def gaps(scores: pd.DataFrame, higher_is_better: bool, confidence: float = 0.95) -> pd.DataFrame:
+    """Return, for each task, learner and domain, how much worse it is there than at home, with its interval.
+
+    Differences are taken within a seed; the errors over units of the two test sets are independent.
+    """
+    keys = ["task", "learner"]
+    home = _seed_means(scores[scores.role == "home"], keys).rename(columns={"value": "home", "square": "home_square"})
+    away = scores[scores.role != "home"].assign(square=lambda s: s.error.astype(float) ** 2)
+    joined = away.merge(home[[*keys, "seed", "home", "home_square"]], on=[*keys, "seed"])
+    sign = 1.0 if higher_is_better else -1.0
+    joined["gap"] = sign * (joined.home - joined.value)
+    joined["both"] = joined.square.fillna(0) + joined.home_square.fillna(0)
+    table = (
+        joined.groupby([*keys, "domain", "role"], observed=True, sort=False)
+        .agg(home=("home", "mean"), value=("value", "mean"), gap=("gap", "mean"), deviation=("gap", "std"), both=("both", "mean"), seeds=("gap", "count"))
+        .reset_index()
+    )
+    half = half_widths(table.deviation.to_numpy(), table.seeds.to_numpy(), np.sqrt(table.both.to_numpy()), confidence)
+    table["low"], table["high"] = table.gap - half, table.gap + half
+    return table[[*keys, "domain", "role", "home", "value", "gap", "low", "high", "seeds"]]
+
+
+def p_values(mean: Array, deviation: Array, seeds: Array, error: Array) -> Array:
+    """Return the two-sided p of means over seeds: one minus the confidence at which the interval just touches 0."""
+    low, high = np.zeros(len(mean)), np.ones(len(mean))
+    for _ in range(50):
+        middle = (low + high) / 2
+        half = np.nan_to_num(half_widths_at(deviation, seeds, error, middle), nan=np.inf)
+        inside = half >= np.abs(mean)  # the interval at this p holds 0
+        low, high = np.where(inside, middle, low), np.where(inside, high, middle)
+    return np.where((seeds < 2) & ~(error > 0), np.where(mean == 0, 1.0, np.nan), np.where(mean == 0, 1.0, (low + high) / 2))
+
+
+def half_widths_at(deviation: Array, seeds: Array, error: Array, p: Array) -> Array:
+    """Return half widths, each at its own two-sided p."""
+    level = 1 - p / 2
+    units = np.nan_to_num(norm.ppf(level) * error, nan=0.0)
+    over = np.where(seeds > 1, t.ppf(level, np.maximum(seeds - 1, 1)) * np.nan_to_num(deviation) / np.sqrt(np.maximum(seeds, 1)), 0.0)
+    return np.hypot(over, units)
+
+
+def holm(p: Array) -> Array:
+    """Return p-values corrected for so many comparisons (Holm 1979); NaN stays.
+
+    >>> holm(np.array([0.01, 0.04, 0.03])).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    known = np.flatnonzero(~np.isnan(p))
+    order = known[np.argsort(p[known])]
+    corrected = np.full(len(p), np.nan)
+    running = 0.0
+    for rank, at in enumerate(order):
+        running = max(running, min(1.0, float(p[at]) * (len(order) - rank)))
+        corrected[at] = round(running, 15)
+    return corrected
+
+
+def ranking(
+    scores: pd.DataFrame, higher_is_better: bool, differences: Mapping[tuple[str, str], float] | None = None, confidence: float = 0.95, metric: str = ""
+) -> pd.DataFrame:
+    """Rank learners by their mean elsewhere: rank = 1 + how many are better beyond doubt; ties share a rank.
+
+    Two learners tie when the paired interval of their difference (within seed, over the same tasks and domains) holds 0, Holm-corrected over all pairs.
+
+    Args:
+        scores: rows of one metric.
+        higher_is_better: the metric's direction.
+        differences: standard error over units of the difference of two learners, where it is known on the same
+            examples; else the two errors are added as if independent, which is wider.
+        confidence: of the family of comparisons.
+    """
+    away = scores[scores.role == "elsewhere"]
+    means = cells(away, ["learner"], confidence, metric).sort_values("value", ascending=not higher_is_better).dropna(subset=["value"])
+    names = [str(n) for n in means.learner.head(MOST_COMPARED)]
+    per_seed = _common(away[away.learner.isin(names)])
+    pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
+    d = np.array([_difference(per_seed[a], per_seed[b], (differences or {}).get((a, b))) for a, b in pairs]).reshape(-1, 4)
+    corrected = holm(p_values(*d.T)) if len(pairs) else np.array([])
+    better = {name: 0 for name in names}
+    sign = 1.0 if higher_is_better else -1.0
+    for (a, b), p, mean in zip(pairs, corrected, d[:, 0], strict=True):
+        if p < 1 - confidence:
+            better[b if sign * mean > 0 else a] += 1
+    table = means.reset_index(drop=True)
+    table.insert(0, "rank", [1 + better.get(str(n), MOST_COMPARED) for n in table.learner])
+    return table.sort_values("rank", kind="stable").reset_index(drop=True)
+
+
+def _common(away: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    away = away.assign(place=away.task.astype(str) + "\0" + away.domain.astype(str), square=away.error.astype(float) ** 2)
+    return {str(name): rows.dropna(subset=["value"]).set_index(["seed", "place"])[["value", "square"]] for name, rows in away.groupby("learner", observed=True)}
+
+
+def _difference(a: pd.DataFrame, b: pd.DataFrame, known: float | None) -> tuple[float, float, int, float]:
+    """Return mean, deviation over seeds, seeds and standard error over units of a difference of two learners."""
+    joined = a.join(b, rsuffix="_b", how="inner")
+    if not len(joined):
+        return float("nan"), float("nan"), 0, float("nan")
+    d = (joined.value - joined.value_b).groupby("seed").mean()
+    grouped = (joined.square.fillna(0) + joined.square_b.fillna(0)).groupby("seed")
+    error = float(np.sqrt((grouped.sum() / grouped.size() ** 2).mean())) if known is None else known
+    return float(d.mean()), float(d.std()) if len(d) > 1 else float("nan"), len(d), error
+
+
+# --- lines ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Line:
+    """The least-squares line of elsewhere on home over trials, on probit or plain axes."""
+
+    slope: float
+    intercept: float
+    r2: float
+    residual: float
+    slope_low: float
+    slope_high: float
+    probit: bool
+    trials: int
+
+    def at(self, home: Array) -> Array:
+        """Return the value elsewhere that the line foretells for values at home."""
+        if not self.probit:
+            return self.intercept + self.slope * home
+        return np.asarray(norm.cdf(self.intercept + self.slope * norm.ppf(np.clip(home, 1e-9, 1 - 1e-9))))
+
+
+def fit_line(home: Array, elsewhere: Array, n_home: float, n_elsewhere: float, probit: bool = True, resamples: int = 1000, seed: int = 0) -> Line | None:
+    """Fit Φ⁻¹(elsewhere) = intercept + slope Φ⁻¹(home) over trials; None for fewer than 8 or no spread.
+
+    Args:
+        home, elsewhere: [trials] values of one metric.
+        n_home, n_elsewhere: test examples; accuracies are clipped to [½/n, 1 - ½/n].
+        probit: plain axes if not set.
+        resamples: of trials, for the interval of the slope.
+        seed: of the resamples.
+    """
+    x, y = (_axis(v, n, probit) for v, n in ((home, n_home), (elsewhere, n_elsewhere)))
+    if len(x) < ENOUGH or np.ptp(x) == 0:
+        return None
+    slope, intercept = _least_squares(x[None], y[None])
+    rest = y - intercept[0] - slope[0] * x
+    total = float(np.square(y - y.mean()).sum())
+    rows = np.random.default_rng(seed).integers(len(x), size=(min(resamples, 10_000_000 // len(x) or 1), len(x)))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        low, high = np.nanquantile(_least_squares(x[rows], y[rows])[0], [0.025, 0.975])
+    r2 = 1 - float(np.square(rest).sum()) / total if total > 0 else 0.0
+    return Line(float(slope[0]), float(intercept[0]), r2, float(rest.std(ddof=2)), float(low), float(high), probit, len(x))
+
+
+def _axis(values: Array, n: float, probit: bool) -> Array:
+    return np.asarray(norm.ppf(np.clip(values, 0.5 / n, 1 - 0.5 / n))) if probit else np.asarray(values, float)
+
+
+def _least_squares(x: Array, y: Array) -> tuple[Array, Array]:
+    cx, cy = x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True)
+    slope = (cx * cy).sum(1) / np.square(cx).sum(1)
+    return slope, y.mean(1) - slope * x.mean(1)
+
+
+def effective_robustness(home: Array, elsewhere: Array, line: Line) -> Array:
+    """Return how far each trial lies above the line (Taori et al. 2020)."""
+    return np.asarray(elsewhere - line.at(home))
+
+
+def rank_correlation(x: Array, y: Array, resamples: int = 1000, seed: int = 0) -> tuple[float, float, float]:
+    """Return Spearman's ρ with a 95 % interval: bootstrap over trials, or Fieller's approximation above 2,000 trials."""
+    known = ~(np.isnan(x) | np.isnan(y))
+    x, y = x[known], y[known]
+    if len(x) < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return float("nan"), float("nan"), float("nan")
+    rho = float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
+    if len(x) > 2000:
+        half = 1.96 * 1.06 / (len(x) - 3) ** 0.5
+        return rho, *(float(v) for v in np.tanh(np.arctanh(np.clip(rho, -0.999999, 0.999999)) + np.array([-half, half])))
+    rows = np.random.default_rng(seed).integers(len(x), size=(resamples, len(x)))
+    a, b = rankdata(x[rows], axis=1), rankdata(y[rows], axis=1)
+    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        drawn = (a * b).sum(1) / np.sqrt(np.square(a).sum(1) * np.square(b).sum(1))
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    return rho, float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What tells one kind of pair from another; shown in the report."""
+
+    flat_spread: float = 0.02
+    vertical_spread: float = 0.03
+    line_correlation: float = 0.5
+    line_r2: float = 0.7
+    chance_deviations: float = 2.0
+
+
+def kind_of_pair(
+    home: Array, elsewhere: Array, n_home: float, n_elsewhere: float, majority: float | None = None, line: Line | None = None, thresholds: Thresholds = Thresholds()
+) -> Kind:
+    """Return what kind of pair these accuracies come from: does better at home pay elsewhere?
+
+    Sampling noise is subtracted from the spreads; rules are tried in the order chance, flat, underspecified, inverse,
+    line, loose, scattered. See spec 01, section 2.6.2.
+    """
+    if len(home) < ENOUGH:
+        return "too few"
+    if majority is not None and (np.abs(elsewhere - majority) <= thresholds.chance_deviations * np.sqrt(majority * (1 - majority) / n_elsewhere)).all():
+        return "chance"
+    s_x, s_y = _true_spread(home, n_home), _true_spread(elsewhere, n_elsewhere)
+    if s_y < thresholds.flat_spread <= s_x:
+        return "flat"
+    if s_x < thresholds.flat_spread and s_y >= thresholds.vertical_spread:
+        return "underspecified"
+    _, low, high = rank_correlation(home, elsewhere)
+    if high < 0:
+        return "inverse"
+    line = line or fit_line(home, elsewhere, n_home, n_elsewhere)
+    if low > thresholds.line_correlation and line is not None and line.r2 >= thresholds.line_r2:
+        return "line"
+    return "loose" if low > 0 else "scattered"
+
+
+def _true_spread(values: Array, n: float) -> float:
+    return float(np.sqrt(max(0.0, values.var(ddof=1) - (values * (1 - values) / n).mean())))
+
+
+def pairs(scores: pd.DataFrame, metric: str, thresholds: Thresholds = Thresholds()) -> pd.DataFrame:
+    """Return one row a (task, domain): kind, line, rank correlation of home and elsewhere over its trials."""
+    rows = []
+    for (task, domain), points, majority in _points(scores, metric):
+        home, away = points.home.to_numpy(), points.value.to_numpy()
+        n_home, n_away = float(points.home_n.mean()), float(points.n.mean())
+        probit = metric in UNIT_METRICS
+        line = fit_line(home, away, n_home, n_away, probit)
+        rho, low, high = rank_correlation(home, away) if len(points) >= ENOUGH else (float("nan"),) * 3
+        kind = kind_of_pair(home, away, n_home, n_away, majority, line, thresholds) if probit else ""
+        told = {} if line is None else {"slope": line.slope, "slope_low": line.slope_low, "slope_high": line.slope_high, "intercept": line.intercept, "r2": line.r2, "residual": line.residual}
+        rows.append({"task": task, "domain": domain, "trials": len(points), "kind": kind, "rho": rho, "rho_low": low, "rho_high": high, **told})
+    columns = "task domain trials kind rho rho_low rho_high slope slope_low slope_high intercept r2 residual".split()
+    return pd.DataFrame(rows).reindex(columns=columns)
+
+
+def _points(scores: pd.DataFrame, metric: str) -> list[tuple[tuple[str, str], pd.DataFrame, float | None]]:
+    rows = scores[scores.metric == metric]
+    home = rows[rows.role == "home"].groupby("trial", observed=True).agg(home=("value", "mean"), home_n=("n", "sum"))
+    away = rows[rows.role == "elsewhere"].merge(home, left_on="trial", right_index=True).dropna(subset=["value", "home"])
+    base = scores[(scores.metric == "majority_share") & (scores.role == "elsewhere")].groupby(["task", "domain"], observed=True).value.mean()
+    out = []
+    for key, points in away.groupby(["task", "domain"], observed=True, sort=False):
+        out.append(((str(key[0]), str(key[1])), points, float(base[key]) if key in base.index else None))
+    return out
+
+
+def predictors(scores: pd.DataFrame, metric: str, seed: int = 0) -> pd.DataFrame:
+    """Return, for each measure at home, how well it foretells ``metric`` elsewhere: Spearman's ρ within each pair, median over pairs.
+
+    Signs are turned so that larger is better on both sides. The interval is a bootstrap over pairs (over trials where
+    there is one pair); pairs with fewer than 8 trials do not count.
+    """
+    home = scores[(scores.role == "home") & ~scores.metric.isin(NOT_MEASURES)]
+    wide = home.assign(value=np.where(home.higher_is_better, 1, -1) * home.value).pivot_table(index="trial", columns="metric", values="value", observed=True)
+    kept = [(key, p) for key, p, _ in _points(scores, metric) if len(p) >= ENOUGH]
+    rows = []
+    rng = np.random.default_rng(seed)
+    for name in wide.columns:
+        found = []
+        for _, points in kept:
+            sign = 1 if bool(points.higher_is_better.iloc[0]) else -1
+            found.append(rank_correlation(wide[name].reindex(points.trial).to_numpy(), sign * points.value.to_numpy(), resamples=1000 if len(kept) == 1 else 2))
+        rho = np.array([f[0] for f in found])
+        rho = rho[~np.isnan(rho)]
+        if not len(rho):
+            continue
+        low, high = found[0][1:] if len(kept) == 1 else np.quantile(np.median(rho[rng.integers(len(rho), size=(1000, len(rho)))], axis=1), [0.025, 0.975])
+        rows.append({"home measure": name, "rho": float(np.median(rho)), "low": float(low), "high": float(high), "least": rho.min(), "most": rho.max(), "pairs": len(rho)})
+    table = pd.DataFrame(rows, columns=["home measure", "rho", "low", "high", "least", "most", "pairs"])
+    return table.sort_values("rho", key=np.abs, ascending=False).reset_index(drop=True)

@@ -1,0 +1,421 @@
+"""The engine: trials through an executor, each written whole or not at all, work shared by every command on one folder."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import json
+import os
+import platform
+import resource
+import sys
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+
+from elsewhere.assay.plan import Trial, batches, fit_for, granted
+from elsewhere.assay.store import COMPACT_AT, Store
+from elsewhere.data import Array, optional_column
+from elsewhere.errors import Undefined, UserError, one_line
+from elsewhere.learner import Learner, offers
+from elsewhere.run import Run, locked
+from elsewhere.task import Domain, Estimate, Metric, Task, standard_error
+
+_TASKS: dict[tuple[str, int], Task[Any]] = {}
+_TASK_LIMIT = 4
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a study is. ``str(progress)`` is a line that a person can read."""
+
+    done: int
+    total: int
+    failed: int
+    seconds: float
+    left: float | None
+    last: str
+
+    def __str__(self) -> str:
+        left = "" if self.left is None else f", about {duration(self.left)} left"
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"{self.done} of {self.total} trials{failed}{left}  {self.last}"
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as people say them.
+
+    >>> duration(4), duration(150), duration(9000)
+    ('4 s', '3 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def run_trials(
+    trials: Sequence[Trial],
+    folder: Path,
+    workers: int = 1,
+    threads: int = 1,
+    executor: Executor | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> int:
+    """Run what is missing of a plan and return how many trials this call ran.
+
+    Trials go to ``executor`` (any ``concurrent.futures`` one; else ``workers`` local processes, or this process for
+    one worker). A batch that another command holds is looked at again until it is finished or its owner is gone.
+    """
+    store = Store(folder)
+    finished = set(store.records()["trial"].to_pylist())
+    todo = deque(b for b in batches(trials) if any(t.key not in finished for t in b))
+    tally = _Tally(trials, finished, max(workers, 1), progress)
+    pool = _Pool(workers, executor)
+    try:
+        _drive(todo, pool, str(folder), threads, tally)
+    except BaseException:
+        pool.stop(kill=True)
+        raise
+    pool.stop()
+    store.compact(at_least=COMPACT_AT)
+    return tally.ran
+
+
+def _drive(todo: deque[list[Trial]], pool: _Pool, folder: str, threads: int, tally: _Tally) -> None:
+    flying: dict[Future[Any], list[Trial]] = {}
+    cautious = 0  # after a worker died: so many batches go one at a time, to know which one kills
+    busy = 0
+    while todo or flying:
+        room = 1 if cautious else pool.room
+        while todo and len(flying) < room:
+            batch = todo.popleft()
+            flying[pool.submit(execute, batch, folder, threads)] = batch
+        ready, _ = wait(flying, return_when=FIRST_COMPLETED)
+        for future in ready:
+            batch = flying.pop(future)
+            try:
+                outcomes = future.result()
+            except BrokenExecutor:
+                again = [batch, *flying.values()]
+                flying.clear()
+                pool.renew()
+                if cautious:
+                    _give_up(batch, Store(folder), tally)
+                    cautious -= 1
+                else:
+                    cautious = len(again)
+                    todo.extendleft(reversed(again))
+                break
+            cautious = max(0, cautious - 1)
+            if outcomes is None:  # held by another command
+                todo.append(batch)
+                busy += 1
+                if busy > len(todo):
+                    time.sleep(0.1)
+                    busy = 0
+                continue
+            busy = 0
+            tally.add(outcomes)
+            if tally.ran and tally.ran % COMPACT_AT == 0:
+                Store(folder).compact(at_least=COMPACT_AT)
+
+
+def _give_up(batch: list[Trial], store: Store, tally: _Tally) -> None:
+    reason = "the process that ran it died (out of memory, or a crash in native code)"
+    for trial in batch:
+        if not store.has(trial.key):
+            store.write({**_record(trial, {}, 1), "status": "failed", "reason": reason, "seconds": 0.0}, {})
+    tally.add([(t.key, t.label, "failed", 0.0, True) for t in batch])
+
+
+class _Pool:
+    """An executor that can be made anew after a worker died; one worker means this process."""
+
+    def __init__(self, workers: int, executor: Executor | None) -> None:
+        self.workers, self.given = workers, executor
+        self.pool: Any = executor
+        self.room = 1 if workers <= 1 and executor is None else 2 * workers
+
+    def submit(self, function: Callable[..., Any], batch: list[Trial], *args: Any) -> Future[Any]:
+        if self.given is None and (self.workers <= 1 or any(t.here for t in batch)):
+            future: Future[Any] = Future()
+            try:
+                future.set_result(function(batch, *args))
+            except Exception as error:
+                future.set_exception(error)
+            return future
+        if self.pool is None:
+            from loky import ProcessPoolExecutor
+
+            self.pool = ProcessPoolExecutor(self.workers)
+        return cast("Future[Any]", self.pool.submit(function, batch, *args))
+
+    def renew(self) -> None:
+        if self.given is not None:
+            raise UserError("the executor broke: a worker died")
+        self.stop(kill=True)
+
+    def stop(self, kill: bool = False) -> None:
+        if self.given is None and self.pool is not None:
+            self.pool.shutdown(wait=not kill, **({"kill_workers": True} if kill else {}))
+            self.pool = None
+
+
+class _Tally:
+    """What is done, and how long the rest takes: by the mean time of each learner so far."""
+
+    def __init__(self, trials: Sequence[Trial], finished: set[str], workers: int, progress: Callable[[Progress], None] | None) -> None:
+        self.total, self.workers, self.progress = len(trials), workers, progress
+        self.left = {t.key: t.label for t in trials if t.key not in finished}
+        self.seconds: dict[str, list[float]] = {}
+        self.ran = self.failed = 0
+        self.start = time.perf_counter()
+
+    def add(self, outcomes: Sequence[tuple[str, str, str, float, bool]]) -> None:
+        for key, label, status, seconds, mine in outcomes:
+            self.left.pop(key, None)
+            self.ran += mine
+            self.failed += status == "failed"
+            if mine:
+                self.seconds.setdefault(label, []).append(seconds)
+        if self.progress is not None and outcomes:
+            self.progress(Progress(self.total - len(self.left), self.total, self.failed, time.perf_counter() - self.start, self._left(), outcomes[-1][1]))
+
+    def _left(self) -> float | None:
+        if not self.seconds:
+            return None
+        means = {label: sum(s) / len(s) for label, s in self.seconds.items()}
+        other = sum(means.values()) / len(means)
+        return sum(means.get(label, other) for label in self.left.values()) / self.workers
+
+
+def execute(batch: Sequence[Trial], folder: str, threads: int) -> list[tuple[str, str, str, float, bool]] | None:
+    """Run the missing trials of a batch in this process; None if another process holds it."""
+    store = Store(folder)
+    with locked(Path(folder) / "claims", int(batch[0].key[:12], 16), wait=False) as mine:
+        if not mine:
+            return None
+        missing = [t for t in batch if not store.has(t.key)]
+        outcomes = [(t.key, t.label, "done", 0.0, False) for t in batch if t not in missing]
+        if missing:
+            with _threads(threads):
+                outcomes += _run_missing(batch, missing, store, threads)
+        return outcomes
+
+
+def _run_missing(batch: Sequence[Trial], missing: Sequence[Trial], store: Store, threads: int) -> list[tuple[str, str, str, float, bool]]:
+    together: Mapping[str, Any] = {}
+    if len(batch) > 1 or offers(batch[0].learner, "fit_many"):
+        together = _fit_together(batch, store.folder, threads)
+    return [_run_one(t, store, threads, together.get(t.key)) for t in missing]
+
+
+def _fit_together(batch: Sequence[Trial], folder: Path, threads: int) -> Mapping[str, Any]:
+    """Fit a planned batch in one pass; where that fails, each trial is fitted alone and tells why itself."""
+    start = time.perf_counter()
+    try:
+        runs = [_run(t, folder, threads) for t in batch]
+        sources = [granted(_task(t).source, t.learner) for t in batch]
+        fitted = type(batch[0].learner).fit_many([copy.deepcopy(t.learner) for t in batch], sources, runs)
+    except Exception:
+        return {}
+    share = (time.perf_counter() - start) / len(batch)
+    return {t.key: (f, run, share) for t, f, run in zip(batch, fitted, runs, strict=True)}
+
+
+def _run_one(trial: Trial, store: Store, threads: int, already: tuple[Any, Run, float] | None) -> tuple[str, str, str, float, bool]:
+    start = time.perf_counter()
+    status, reason, tables, notes = "done", "", {}, {}
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("default")
+        try:
+            task = _task(trial)
+            notes = {"notes": list(task.notes), "findings": list(task.findings), "headline": task.metrics[0].name}
+            fitted, run, shared = already or fit(trial, task, store.folder, threads)
+            tables = judge(task, fitted, run)
+            tables["history"] = _history(run)
+        except Exception as error:
+            status, reason = "failed", one_line(error if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
+            tables, shared = {}, 0.0
+    seconds = time.perf_counter() - start + (shared if already else 0.0)
+    said = sorted({one_line(w.message, 200) for w in heard if not issubclass(w.category, (DeprecationWarning, FutureWarning))})
+    record = {**_record(trial, {**notes, "warnings": said}, threads), "status": status, "reason": reason, "seconds": seconds}
+    store.write(record, tables)
+    return trial.key, trial.label, status, seconds, True
+
+
+def fit(trial: Trial, task: Task[Any], folder: Path | None, threads: int = 1) -> tuple[Any, Run, float]:
+    """Fit a copy of a trial's learner on what the task grants it."""
+    run = _run(trial, folder, threads)
+    fitted = copy.deepcopy(trial.learner).fit(granted(task.source, trial.learner), run)
+    return fitted, run, 0.0
+
+
+def predict(fitted: Learner[Any, Any], data: Any, run: Run) -> tuple[Any, Any]:
+    """Return the prediction on a domain's data without their labels, and the (adapted) learner that made it."""
+    asked = fit_for(fitted, data.unlabelled())
+    model = fitted.adapt(asked, run) if offers(fitted, "adapt") and fitted.sees_unlabelled else fitted
+    return model.predict(asked, run), model
+
+
+def judge(task: Task[Any], fitted: Learner[Any, Any], run: Run) -> dict[str, pa.Table]:
+    """Return the scores of a fitted learner in every domain, and the values per example behind them."""
+    scores: list[dict[str, Any]] = []
+    kept: list[pa.Table] = []
+    for domain in task.domains:
+        data = domain.load()
+        if not len(data):
+            scores.append(_score(domain, task.metrics[0].name, task.metrics[0], float("nan"), float("nan"), 0, "no examples"))
+            continue
+        try:
+            prediction, model = predict(fitted, data, run)
+        except UserError as error:
+            raise UserError(f"in {domain.name}: {error}") from error
+        rows, each = _measure(task, domain, data, prediction, model)
+        scores += rows
+        if each:
+            kept.append(_examples(domain, data, each))
+    tables = {"scores": pa.Table.from_pylist(scores)}
+    if kept:
+        tables["examples"] = pa.concat_tables(kept, promote_options="permissive")
+    return tables
+
+
+def _measure(task: Task[Any], domain: Domain[Any], data: Any, prediction: Any, model: Any) -> tuple[list[dict[str, Any]], dict[str, Array]]:
+    units, weight = optional_column(data, "unit"), optional_column(data, "weight")
+    rows, each = [], {}
+    for metric in task.metrics:
+        try:
+            value = metric.fn(model if metric.of == "learner" else prediction, data)
+        except Undefined as error:
+            rows.append(_score(domain, metric.name, metric, float("nan"), float("nan"), len(data), str(error)))
+            continue
+        for name, v in _flat(metric.name, value):
+            mean, error_, n, values, why = _summarised(v, len(data), units, weight)
+            rows.append(_score(domain, name, metric, mean, error_, n, why))
+            if values is not None:
+                each[name] = values
+    return rows, each
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the members of a metric family; the suffix "" is the metric's own name."""
+    if isinstance(value, Mapping):
+        for suffix, v in value.items():
+            yield from _flat(f"{name}/{suffix}" if suffix else name, v)
+    else:
+        yield name, value
+
+
+def _summarised(value: Any, n: int, units: Array | None, weight: Array | None) -> tuple[float, float, int, Array | None, str]:
+    """Return value, standard error over units, examples judged, values per example (if any) and the reason for none."""
+    if isinstance(value, Estimate):
+        error = value.error if value.influence is None else standard_error(value.influence, units)
+        return float(value.value), float(error), n, None, ""
+    if np.ndim(value) == 0:
+        return float(value), float("nan"), n, None, ""
+    values = np.asarray(value, float)
+    judged = ~np.isnan(values)
+    if len(values) != n:
+        raise UserError(f"a metric gave {len(values)} values for {n} examples")
+    if not judged.any():
+        return float("nan"), float("nan"), 0, values, "no example was judged"
+    v = values[judged]
+    w = np.ones(len(v)) if weight is None else np.asarray(weight, float)[judged]
+    if not w.sum() > 0:
+        return float("nan"), float("nan"), len(v), values, "the weights of the judged examples are 0"
+    w = w / w.mean()
+    mean = float((w * v).mean())
+    return mean, standard_error(w * (v - mean), None if units is None else units[judged]), len(v), values, ""
+
+
+def _score(domain: Domain[Any], name: str, metric: Metric, value: float, error: float, n: int, reason: str) -> dict[str, Any]:
+    about = json.dumps(dict(domain.about), sort_keys=True, default=str)
+    place = {"domain": domain.name, "role": domain.role, "about": about}
+    return {**place, "metric": name, "higher_is_better": metric.higher_is_better, "value": value, "error": error, "n": n, "reason": reason}
+
+
+def _examples(domain: Domain[Any], data: Any, each: Mapping[str, Array]) -> pa.Table:
+    n = len(data)
+    columns: dict[str, Any] = {"domain": pa.array([domain.name] * n).dictionary_encode(), "row": np.arange(n, dtype=np.int32)}
+    for name in ("id", "unit", "group"):
+        if (values := optional_column(data, name)) is not None:
+            columns[name] = pa.array([str(v) for v in values.tolist()])
+    if (weight := optional_column(data, "weight")) is not None:
+        columns["weight"] = np.asarray(weight, float)
+    return pa.table({**columns, **{k: pa.array(v) for k, v in each.items()}})
+
+
+def _history(run: Run) -> pa.Table:
+    steps, names, values = zip(*run.history, strict=True) if run.history else ((), (), ())
+    return pa.table({"step": pa.array(steps, pa.int64()), "name": pa.array(names, pa.string()), "value": pa.array(values, pa.float64())})
+
+
+def _record(trial: Trial, notes: Mapping[str, Any], threads: int) -> dict[str, Any]:
+    return {
+        "trial": trial.key,
+        "task": trial.task.label,
+        "task_name": trial.task.name,
+        "learner": trial.label,
+        "name": trial.name,
+        "seed": trial.seed,
+        "options": json.dumps({**_plain(trial.task.options), **_plain_fields(trial.learner)}, default=str),
+        "sees_unlabelled": bool(trial.learner.sees_unlabelled),
+        "deterministic": bool(trial.learner.deterministic),
+        "about_task": json.dumps(notes),
+        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "threads": threads,
+        "versions": versions(),
+    }
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in options.items() if isinstance(v, (str, int, float, bool))}
+
+
+def _plain_fields(learner: Any) -> dict[str, Any]:
+    return _plain({f.name: getattr(learner, f.name) for f in fields(learner)}) if is_dataclass(learner) else {}
+
+
+@cache
+def versions() -> str:
+    """Return the versions that could change a number, as JSON."""
+    from importlib.metadata import version
+
+    told = {"python": platform.python_version(), "elsewhere": importlib.import_module("elsewhere").__version__}
+    return json.dumps(told | {name: version(name) for name in ("numpy", "pandas", "scikit-learn", "scipy", "torch")})
+
+
+def _run(trial: Trial, folder: Path | None, threads: int) -> Run:
+    return Run(seed=trial.seed, threads=threads, folder=folder, progress=False)
+
+
+def _task(trial: Trial) -> Task[Any]:
+    place = (trial.task.key, trial.seed)
+    if place not in _TASKS:
+        while len(_TASKS) >= _TASK_LIMIT:
+            _TASKS.pop(next(iter(_TASKS)))
+        _TASKS[place] = trial.task(trial.seed)
+    return _TASKS[place]
+
+
+@contextmanager
+def _threads(threads: int) -> Iterator[None]:
+    """Hold native libraries to so many threads: the same bits on any number of workers."""
+    from threadpoolctl import threadpool_limits
+
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(threads)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    with threadpool_limits(threads):
+        yield

@@ -1,0 +1,89 @@
+"""Findings kept in a result's folder, as JSON: the report shows what was explained."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from elsewhere import catalogue
+from elsewhere.explainer import Explainer, Figure, Finding, Image
+from elsewhere.identity import digest, identity, reference
+from elsewhere.run import write_whole
+
+if TYPE_CHECKING:
+    from elsewhere.assay.result import Result
+
+
+def name_of(explainer: Explainer) -> str:
+    """Return the catalogued name of an explainer, or its class name."""
+    target = reference(type(explainer))
+    return next((n for n, e in catalogue.entries("explainers").items() if e.target == target), type(explainer).__name__)
+
+
+def keep(result: Result, explainer: Explainer, finding: Finding) -> None:
+    """Write a finding; the explainer with other fields is another finding."""
+    from elsewhere.assay.result import key_of
+
+    content = {
+        "name": name_of(explainer),
+        "fields": identity(explainer),
+        "state": key_of(result),
+        "sentence": finding.sentence,
+        "limits": finding.limits,
+        "tables": {title: json.loads(frame.to_json(orient="split", index=False, double_precision=15)) for title, frame in finding.tables.items()},
+        "figures": {title: _figure_json(figure) for title, figure in finding.figures.items()},
+    }
+    write_whole(result.folder / "findings" / f"{digest(identity(explainer))}.json", json.dumps(content).encode())
+
+
+def kept(result: Result, fresh: bool = False) -> dict[str, Finding]:
+    """Return the findings of a folder by name; with ``fresh`` only those of its present state."""
+    from elsewhere.assay.result import key_of
+
+    found: dict[str, Finding] = {}
+    for path in sorted((result.folder / "findings").glob("*.json")):
+        content = json.loads(path.read_text())
+        stale = content["state"] != key_of(result)
+        if fresh and stale:
+            continue
+        name = content["name"] if content["name"] not in found else f"{content['name']} ({path.stem[:6]})"
+        tables = {title: pd.DataFrame(**table) for title, table in content["tables"].items()}
+        limits = content["limits"] + (" Trials have finished since this was explained: explain again." if stale else "")
+        found[name] = Finding(content["sentence"], tables, {t: _figure_of(f) for t, f in content["figures"].items()}, limits)
+    return found
+
+
+def standing(result: Result) -> list[str]:
+    """Explain with every explainer that the tasks name and that has not explained this state; return why some did not."""
+    from elsewhere.assay.result import make_explainer
+    from elsewhere.errors import UserError
+
+    wanted = list(dict.fromkeys(n for a in result._about_tasks() for n in a.get("findings", [])))
+    have = kept(result, fresh=True)
+    refused = []
+    for name in wanted:
+        if name in have:
+            continue
+        try:
+            result.explain(make_explainer(name, {}))
+        except UserError as error:
+            refused.append(f"{name}: {error}")
+    return refused
+
+
+def _figure_json(figure: Figure) -> dict[str, Any]:
+    if isinstance(figure, Image):
+        text = figure.content if isinstance(figure.content, str) else base64.b64encode(figure.content).decode()
+        return {"image": text, "alt": figure.alt, "svg": isinstance(figure.content, str)}
+    return {"plotly": json.loads(figure.to_json() or "{}")}
+
+
+def _figure_of(content: dict[str, Any]) -> Figure:
+    if "image" in content:
+        return Image(content["image"] if content["svg"] else base64.b64decode(content["image"]), content["alt"])
+    import plotly.graph_objects as go
+
+    return go.Figure(content["plotly"], skip_invalid=True)

@@ -1,0 +1,124 @@
+"""The plan: which trials a study is made of, checked before anything runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from elsewhere.assay.study import Study
+from elsewhere.errors import UserError
+from elsewhere.identity import digest, identity
+from elsewhere.learner import Learner, as_examples, offers
+from elsewhere.run import Run
+from elsewhere.task import Source, Task, TaskFunction
+
+BATCH = 32  # trials that one fit_many gets; part of the plan, so that a resumed study stacks what the first would have
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One learner, one task, one seed: the unit that is run, stored, resumed and counted."""
+
+    task: TaskFunction
+    learner: Learner[Any, Any]
+    label: str
+    name: str
+    seed: int
+
+    @cached_property
+    def key(self) -> str:
+        """Identity: not metrics, device, threads or versions."""
+        return digest([self.task.key, identity(self.learner), self.seed])
+
+    @property
+    def here(self) -> bool:
+        return self.task.here
+
+
+def plan(study: Study) -> list[Trial]:
+    """Return the trials of a study in the order they run.
+
+    Raises:
+        UserError: a learner cannot run on a task.
+    """
+    check(study)
+    return [Trial(task, learner.learner, learner.label, learner.name, seed) for task in study.tasks for seed in study.seeds for learner in study.learners]
+
+
+def check(study: Study) -> None:
+    """Refuse a learner that cannot train on a task's data or asks for what the task does not grant."""
+    seen = set()
+    for function in study.tasks:
+        if function.name in seen:
+            continue
+        seen.add(function.name)
+        task = function(study.seeds[0])
+        if not isinstance(task, Task):
+            raise UserError(f"task {function.name!r} returned a {type(task).__name__}, not a Task")
+        for named in study.learners:
+            if reason := refuses(named.learner, task.source):
+                raise UserError(f"{named.label} cannot run on {function.label}: {reason}")
+
+
+def refuses(learner: Learner[Any, Any], source: Source[Any]) -> str | None:
+    """Return why a learner cannot train on a source, or None."""
+    if fit_for(learner, source.train) is None:
+        return f"it needs {learner.accepts.__name__}, and the data are {type(source.train).__name__}"
+    if learner.sees_unlabelled and not source.unlabelled:
+        return "it needs unlabelled data of other domains, which this task does not grant"
+    return None
+
+
+def fit_for(learner: Learner[Any, Any], data: Any) -> Any:
+    """Return the data in the form that a learner accepts, or None where there is none."""
+    if isinstance(data, learner.accepts):
+        return data
+    plain = as_examples(data)
+    return plain if plain is not None and isinstance(plain, learner.accepts) else None
+
+
+def granted(source: Source[Any], learner: Learner[Any, Any]) -> Source[Any]:
+    """Return what of a source a learner may see: unlabelled data only if it declares that it does, in its own form."""
+    train = fit_for(learner, source.train)
+    unlabelled = {name: fit_for(learner, data) for name, data in source.unlabelled.items()} if learner.sees_unlabelled else {}
+    if train is source.train and len(unlabelled) == len(source.unlabelled):
+        return source
+    if train is source.train:
+        return replace(source, unlabelled=unlabelled)
+    validation = None if source.validation is None else fit_for(learner, source.validation)
+    return Source(train, validation, unlabelled, source.transductive)
+
+
+def batches(trials: Sequence[Trial]) -> list[list[Trial]]:
+    """Cut the plan into batches: one trial each, or up to ``BATCH`` of a class that offers ``fit_many``."""
+    alone = [[t] for t in trials if not offers(t.learner, "fit_many")]
+    kinds: dict[Any, list[Trial]] = {}
+    for t in trials:
+        if offers(t.learner, "fit_many"):
+            kinds.setdefault((type(t.learner), t.task.name), []).append(t)
+    together = [same[i : i + BATCH] for same in kinds.values() for i in range(0, len(same), BATCH)]
+    return alone + together
+
+
+def pilot(study: Study, rows: int = 1000) -> float:
+    """Return roughly how many seconds the study takes on one worker, from fits on at most ``rows`` examples of one task."""
+    function = study.tasks[0]
+    start = time.perf_counter()
+    task = function(study.seeds[0])
+    total = (time.perf_counter() - start) * len(study.seeds)
+    for named in study.learners:
+        source = granted(task.source, named.learner)
+        few = min(rows, len(source.train))
+        small = replace(source, train=source.train.take(range(few)))
+        start = time.perf_counter()
+        try:
+            import copy
+
+            copy.deepcopy(named.learner).fit(small, Run())
+        except Exception:
+            continue  # a few rows may lack a class; the trial itself will tell
+        total += (time.perf_counter() - start) * len(source.train) / max(few, 1) * len(study.seeds)
+    return total * len(study.tasks)

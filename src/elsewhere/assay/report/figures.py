@@ -1,0 +1,108 @@
+"""The figures of a report, as plotly figures on data frames."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from scipy.stats import norm
+
+from elsewhere.assay.analysis import UNIT_METRICS, fit_line
+from elsewhere.explainer import plain
+from elsewhere.metrics import reliability_curve
+
+PALETTE = ("#4c6ef5", "#e8590c", "#2f9e44", "#ae3ec9", "#f08c00", "#1098ad", "#e64980", "#66a80f", "#868e96", "#7048e8")
+MOST_POINTS, MOST_PANELS = 2000, 12
+
+
+def heat_map(cells: pd.DataFrame, metric: str, higher_is_better: bool) -> go.Figure:
+    """Draw learner × domain, home first; darker is better, the value in every cell."""
+    wide = cells.pivot_table(index="learner", columns="column", values="value", sort=False, observed=True)
+    text = [[("" if np.isnan(v) else f"{v:.2f}") for v in row] for row in wide.to_numpy()]
+    figure = go.Figure(
+        go.Heatmap(
+            z=wide.to_numpy().tolist(), x=[plain(c) for c in wide.columns], y=[plain(r) for r in wide.index], text=text if wide.size <= 600 else None,
+            texttemplate="%{text}" if wide.size <= 600 else None, colorscale="Viridis", reversescale=not higher_is_better, colorbar={"title": metric, "thickness": 12},
+            hovertemplate="%{y}<br>%{x}<br>%{z:.3f}<extra></extra>",
+        )
+    )  # fmt: skip
+    figure.update_layout(height=120 + 28 * len(wide), yaxis={"autorange": "reversed", "automargin": True}, xaxis={"automargin": True, "side": "top"}, margin={"t": 90, "l": 20})
+    return figure
+
+
+def home_against_elsewhere(points: pd.DataFrame, metric: str, title: str, seed: int = 0) -> tuple[go.Figure, str]:
+    """Draw every trial at (home, elsewhere), with the line if there are enough trials; return a note if points were sampled."""
+    note = ""
+    probit = metric in UNIT_METRICS
+    line = fit_line(points.home.to_numpy(), points.value.to_numpy(), float(points.home_n.mean()), float(points.n.mean()), probit)
+    shown = points
+    if len(points) > MOST_POINTS:
+        shown = points.sample(MOST_POINTS, random_state=seed)
+        note = f"{MOST_POINTS:,} of {len(points):,} trials are drawn (a sample with seed {seed}); the line is fitted to all."
+    figure = go.Figure()
+    x, y = (_axis(shown[c].to_numpy(), n, probit) for c, n in (("home", points.home_n.mean()), ("value", points.n.mean())))
+    named = shown.learner.astype(str)
+    kinds = list(dict.fromkeys(named))
+    for k, name in enumerate(kinds if len(kinds) <= len(PALETTE) else ["trials"]):
+        mine = np.ones(len(shown), bool) if len(kinds) > len(PALETTE) else (named == name).to_numpy()
+        texts = [f"{plain(n)}, seed {s}: {h:.3f} → {v:.3f}" for n, s, h, v in zip(named[mine], shown.seed[mine], shown.home[mine], shown.value[mine], strict=True)]
+        figure.add_scatter(x=x[mine], y=y[mine], mode="markers", name=plain(name), marker={"color": PALETTE[k], "size": 7, "opacity": 0.75}, hovertext=texts, hoverinfo="text")
+    low, high = float(min(x.min(), y.min())), float(max(x.max(), y.max()))
+    pad = 0.05 * (high - low or 1)
+    ends = np.array([low - pad, high + pad])
+    figure.add_scatter(x=ends, y=ends, mode="lines", name="as at home", line={"dash": "dot", "color": "#868e96"}, hoverinfo="skip")
+    if line is not None:
+        figure.add_scatter(x=ends, y=line.intercept + line.slope * ends, mode="lines", name=f"line: slope {line.slope:.2f}, R² {line.r2:.2f}", line={"color": "#e03131"}, hoverinfo="skip")
+    ticks = _ticks(low - pad, high + pad) if probit else None
+    for axis, word in ((figure.update_xaxes, "at home"), (figure.update_yaxes, "elsewhere")):
+        axis(title=f"{metric} {word}", **({} if ticks is None else {"tickvals": norm.ppf(ticks).tolist(), "ticktext": [f"{t:g}" for t in ticks]}))
+    figure.update_layout(title={"text": plain(title), "font": {"size": 14}}, height=420, margin={"t": 50})
+    return figure, note
+
+
+def _axis(values: np.ndarray, n: float, probit: bool) -> np.ndarray:
+    return np.asarray(norm.ppf(np.clip(values, 0.5 / n, 1 - 0.5 / n))) if probit else np.asarray(values, float)
+
+
+def _ticks(low: float, high: float) -> np.ndarray:
+    every = np.array([0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99])
+    return every[(norm.ppf(every) >= low) & (norm.ppf(every) <= high)]
+
+
+def reliability(examples: pd.DataFrame, learner: str) -> go.Figure:
+    """Draw accuracy against confidence in each domain, for one learner: below the diagonal it is too sure."""
+    figure = go.Figure()
+    figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", name="calibrated", line={"dash": "dot", "color": "#868e96"}, hoverinfo="skip")
+    for k, (name, rows) in enumerate(examples.groupby("domain", observed=True, sort=False)):
+        curve = reliability_curve(rows.confidence.to_numpy(), rows.accuracy.to_numpy())
+        texts = [f"{plain(name)}: confidence {c:.2f}, right {a:.2f}, n {n:,}" for c, a, n in zip(curve.confidence, curve.accuracy, curve.n, strict=True)]
+        figure.add_scatter(x=curve.confidence, y=curve.accuracy, mode="lines+markers", name=plain(name), line={"color": PALETTE[k % len(PALETTE)]}, hovertext=texts, hoverinfo="text")
+    figure.update_xaxes(title="confidence", range=[max(0.0, float(examples.confidence.min()) - 0.05), 1.02])
+    figure.update_yaxes(title="share right", range=[0, 1.02])
+    figure.update_layout(title={"text": plain(learner), "font": {"size": 14}}, height=400, margin={"t": 50})
+    return figure
+
+
+def over_order(cells: pd.DataFrame, metric: str) -> go.Figure:
+    """Draw the metric over ordered domains (periods, severities), one line a learner, intervals as bands."""
+    figure = go.Figure()
+    for k, (name, rows) in enumerate(cells.groupby("learner", observed=True, sort=False)):
+        rows = rows.sort_values("order")
+        colour = PALETTE[k % len(PALETTE)]
+        error = {"type": "data", "array": (rows.high - rows.value).tolist(), "arrayminus": (rows.value - rows.low).tolist(), "symmetric": False, "color": colour, "thickness": 1}
+        figure.add_scatter(x=[plain(d) for d in rows.domain], y=rows.value, error_y=error, mode="lines+markers", name=plain(name), line={"color": colour})
+    figure.update_yaxes(title=metric)
+    figure.update_layout(height=380, margin={"t": 30})
+    return figure
+
+
+def curves(history: pd.DataFrame, name: str) -> go.Figure:
+    """Draw one logged quantity over steps: the mean over trials of a learner."""
+    figure = go.Figure()
+    for k, (learner, rows) in enumerate(history.groupby("learner", observed=True, sort=False)):
+        mean = rows.groupby("step").value.mean()
+        figure.add_scatter(x=mean.index.tolist(), y=mean.to_numpy(), mode="lines", name=plain(learner), line={"color": PALETTE[k % len(PALETTE)]})
+    figure.update_xaxes(title="step")
+    figure.update_yaxes(title=plain(name))
+    figure.update_layout(height=320, margin={"t": 30})
+    return figure

@@ -1,0 +1,260 @@
+"""What a report says, in order: words first, then tables, then figures. No section where there is nothing to say."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from elsewhere.assay import analysis
+from elsewhere.assay.report import figures
+from elsewhere.errors import UserError
+from elsewhere.explainer import Image
+
+if TYPE_CHECKING:
+    from elsewhere.assay.result import Result
+
+MOST_ROWS, MOST_LEARNERS, MOST_TRIALS_READ = 200, 50, 60
+Section = dict[str, Any]
+
+
+def context(result: Result) -> dict[str, Any]:
+    """Return everything the page shows."""
+    about = result.about
+    sections = [s for make in (_expectations, _main_table, _heat_map, _order, _scatter, _calibration, _groups, _curves, _findings, _ranking, _predictors, _failures) for s in make(result)]
+    return {
+        "title": about.get("claim") or _title(result),
+        "reference": about.get("reference", ""),
+        "notes": result.notes(),
+        "summary": result.summary(),
+        "sections": sections,
+        "footer": _footer(result),
+    }
+
+
+def _title(result: Result) -> str:
+    names = list(dict.fromkeys(result.trials().get("task_name", pd.Series(dtype=str))))
+    return f"Will it hold elsewhere? {', '.join(map(str, names[:3]))}"
+
+
+def section(title: str, text: str = "", tables: list[Any] | None = None, plots: list[Any] | None = None, limits: str = "") -> Section:
+    return {"title": title, "text": text, "tables": tables or [], "figures": plots or [], "limits": limits}
+
+
+def table_of(frame: pd.DataFrame, caption: str, digits: int = 3) -> dict[str, Any]:
+    """Return a table as the page wants it; long ones are cut, and say so."""
+    note = f"The first {MOST_ROWS} of {len(frame):,} rows; all are in the Parquet files of the result." if len(frame) > MOST_ROWS else ""
+    shown = frame.head(MOST_ROWS)
+    rows = [[_cell(v, digits) for v in row] for row in shown.itertuples(index=False)]
+    return {"caption": caption, "columns": [str(c) for c in frame.columns], "rows": rows, "note": note}
+
+
+def _cell(value: Any, digits: int) -> dict[str, Any]:
+    if value is None or (isinstance(value, (float, np.floating)) and np.isnan(value)):
+        return {"text": "–", "sort": "", "number": True}
+    if isinstance(value, (bool, np.bool_)):
+        return {"text": "yes" if value else "no", "sort": str(int(value)), "number": False}
+    if isinstance(value, (int, np.integer)):
+        return {"text": f"{value:,}", "sort": str(value), "number": True}
+    if isinstance(value, (float, np.floating)):
+        return {"text": f"{value:,.{digits}f}" if abs(value) < 1e6 else f"{value:.3e}", "sort": repr(float(value)), "number": True}
+    return {"text": str(value), "sort": str(value), "number": False}
+
+
+def figure_of(title: str, figure: Any) -> dict[str, Any]:
+    if isinstance(figure, Image):
+        content = figure.content.encode() if isinstance(figure.content, str) else figure.content
+        kind = "svg+xml" if isinstance(figure.content, str) else "png"
+        return {"title": title, "image": f"data:image/{kind};base64,{base64.b64encode(content).decode()}", "alt": figure.alt, "json": None}
+    spec = json.loads(figure.to_json())
+    spec["layout"].pop("template", None)
+    return {"title": title, "image": None, "alt": title, "json": spec}
+
+
+def _quiet(make: Callable[[Result], list[Section]]) -> Callable[[Result], list[Section]]:
+    """A section whose numbers are not there yet is left out, not an error: reports of half-filled folders work."""
+
+    def made(result: Result) -> list[Section]:
+        try:
+            return make(result)
+        except UserError:
+            return []
+
+    return made
+
+
+def _expectations(result: Result) -> list[Section]:
+    verdicts = result.verdicts()
+    if not verdicts:
+        return []
+    frame = pd.DataFrame([{"expectation": text, "state": v.state, "value": v.value, "low": v.low, "high": v.high} for text, v in verdicts])
+    holds = int((frame.state == "holds").sum())
+    return [section("Expectations", f"{holds} of {len(frame)} hold.", [table_of(frame, "Each expectation, its value and one-sided bounds")])]
+
+
+@_quiet
+def _main_table(result: Result) -> list[Section]:
+    metric = result.headline
+    names = [metric, *(m for m in result.scores().metric.unique() if m != metric and m not in analysis.NOT_MEASURES)]
+    shown = [_wide(result, m) for m in names[:10]]
+    text = f"Value and 95 % interval; home is held out from the source. The first table, {metric}, is the headline."
+    seen = result.trials().query("sees_unlabelled").learner.unique() if "sees_unlabelled" in result.trials() else []
+    text += f" Saw unlabelled data of the domains elsewhere: {', '.join(map(str, seen))}." if len(seen) else ""
+    return [section("Home and elsewhere", text, shown)]
+
+
+def _wide(result: Result, metric: str) -> dict[str, Any]:
+    table = result.table(metric).copy()
+    order = [n for n in result.ranking().learner if n in table.index] if table.index.nlevels == 1 else list(table.index)
+    table = table.loc[order[:MOST_LEARNERS]] if order else table
+    domains = list(dict.fromkeys(c[0] for c in table.columns))[:30]
+    rows = []
+    for key, row in table.iterrows():
+        told = dict(zip(table.index.names, key if isinstance(key, tuple) else (key,), strict=True))
+        cells_ = [{"text": str(v), "sort": str(v), "number": False} for v in told.values()]
+        for d in domains:
+            value, low, high = (float(row[(d, k)]) for k in ("value", "low", "high"))
+            text = "–" if np.isnan(value) else f"{value:.3f}" + ("" if np.isnan(low) else f" [{low:.3f}, {high:.3f}]")
+            cells_.append({"text": text, "sort": "" if np.isnan(value) else repr(value), "number": True})
+        rows.append(cells_)
+    more = len(result.table(metric)) - len(table)
+    note = f"The {len(table)} best of {len(table) + more:,} rows; all are in the Parquet files of the result." if more > 0 else ""
+    return {"caption": metric, "columns": [*map(str, table.index.names), *map(str, domains)], "rows": rows, "note": note}
+
+
+@_quiet
+def _heat_map(result: Result) -> list[Section]:
+    cells = result.cells()
+    many = cells.task.nunique() > 1 and cells[cells.role == "elsewhere"].drop_duplicates(["task", "domain"]).domain.duplicated().any()
+    cells = cells.assign(column=cells.domain.astype(str) + (" ← " + cells.task.astype(str) if many else ""))
+    rank = {n: k for k, n in enumerate(result.ranking().learner)}
+    kept = [n for n in rank if rank[n] < MOST_LEARNERS]
+    cells = cells[cells.learner.isin(kept)]
+    cells = cells.assign(at=cells.role.map({"home": 0, "stress": 1, "elsewhere": 2}).astype(int), by=cells.learner.map(rank).astype(int)).sort_values(["by", "at"], kind="stable")
+    columns = list(dict.fromkeys(cells.sort_values("at", kind="stable").column))[:60]
+    wide = cells[cells.column.isin(columns)]
+    wide = wide.assign(column=pd.Categorical(wide.column, columns, ordered=True))
+    return [section("Where it holds", f"{result.headline} of each learner in each domain, home first.", plots=[figure_of("Heat map", figures.heat_map(wide, result.headline, result.higher_is_better(result.headline)))])]
+
+
+@_quiet
+def _order(result: Result) -> list[Section]:
+    scores = result.scores()
+    if "order" not in scores or not scores.order.notna().any():
+        return []
+    order = scores.dropna(subset=["order"]).groupby("domain", observed=True).order.first()
+    cells = result.cells()
+    cells = cells[cells.domain.isin(order.index)]
+    cells = cells.assign(order=cells.domain.map(order).astype(float))
+    home = result.cells().query("role == 'home'").assign(order=-1.0, domain="home")
+    return [section("Over time", "From home through each later period.", plots=[figure_of("Over time", figures.over_order(pd.concat([home, cells]), result.headline))])]
+
+
+@_quiet
+def _scatter(result: Result) -> list[Section]:
+    metric = result.headline
+    points = analysis._points(result.scores(), metric)
+    if not points:
+        return []
+    plots, notes = [], []
+    for (task, domain), rows, _ in points[: figures.MOST_PANELS]:
+        figure, note = figures.home_against_elsewhere(rows, metric, f"{domain}" + (f" ({task})" if len({k[0] for k, _, _ in points}) > 1 else ""))
+        plots.append(figure_of(f"{metric} at home and in {domain}", figure))
+        notes += [note] if note else []
+    table = result.pairs()
+    text = "Each point is a trial. On the dotted line it is as good elsewhere as at home."
+    if len(points) > figures.MOST_PANELS:
+        text += f" The first {figures.MOST_PANELS} of {len(points)} pairs are drawn; the table holds all."
+    if (table.trials < analysis.ENOUGH).all():
+        text += f" No line is fitted: that takes {analysis.ENOUGH} trials of a pair."
+    tables = [table_of(table, "Pairs of task and domain: kind, rank correlation, line")]
+    limits = f"What kind of pair it is follows fixed thresholds: {analysis.Thresholds()}." if (table.kind != "").any() else ""
+    return [section("Home against elsewhere", " ".join(dict.fromkeys([text, *notes])), tables, plots, limits)]
+
+
+@_quiet
+def _calibration(result: Result) -> list[Section]:
+    learner = next((n for n in result.ranking().learner if "prior" not in str(n)), None)
+    trials = result.trials().query("status == 'done'")
+    mine = trials[trials.learner == learner].trial.head(MOST_TRIALS_READ)
+    each = result.examples(mine) if len(mine) else pd.DataFrame()
+    if "confidence" not in each or "accuracy" not in each:
+        return []
+    each = each.dropna(subset=["confidence", "accuracy"])
+    few = each.domain.value_counts().index[:10]
+    text = "Of the predictions made with a confidence of 0.8, are 8 in 10 right? Below the dotted line the model is too sure of itself."
+    return [section("Calibration", text, plots=[figure_of("Reliability curves", figures.reliability(each[each.domain.isin(few)], str(learner)))])]
+
+
+@_quiet
+def _groups(result: Result) -> list[Section]:
+    if len(result.trials()) > 500:
+        return []
+    table = result.by_group()
+    if not len(table):
+        return []
+    wide = table.pivot_table(index=["learner", "domain"], columns="group", values="value", sort=False, observed=True)
+    wide = wide.assign(difference=wide.max(axis=1) - wide.min(axis=1)).reset_index()
+    return [section("Groups", "Accuracy of each group of people in each domain.", [table_of(wide, "Learner × domain × group")])]
+
+
+@_quiet
+def _curves(result: Result) -> list[Section]:
+    if len(result.trials()) > 1000 or not len(history := result.history()):
+        return []
+    history = history.merge(result.trials()[["trial", "learner"]], on="trial")
+    names = list(dict.fromkeys(history.name))[:6]
+    return [section("Training", "Means over the trials of a learner.", plots=[figure_of(n, figures.curves(history[history.name == n], n)) for n in names])]
+
+
+def _findings(result: Result) -> list[Section]:
+    sections = []
+    for name, finding in result.findings().items():
+        tables = [table_of(frame, title) for title, frame in finding.tables.items()]
+        sections.append(section(f"Why: {name}", finding.sentence, tables, [figure_of(t, f) for t, f in finding.figures.items()], finding.limits))
+    return sections
+
+
+@_quiet
+def _ranking(result: Result) -> list[Section]:
+    text = "Learners that share a rank cannot be told apart (paired differences over the same tasks, domains and seeds; Holm-corrected)."
+    return [section("Ranking elsewhere", text, [table_of(result.ranking(), f"By mean {result.headline} elsewhere")])]
+
+
+@_quiet
+def _predictors(result: Result) -> list[Section]:
+    table = result.predictors()
+    if not len(table):
+        return []
+    text = "Rank correlation of each measure at home with the headline elsewhere, within each pair; signs turned so that larger is better."
+    return [section("What foretells elsewhere", text, [table_of(table, "Median over pairs, its interval, and range")])]
+
+
+def _failures(result: Result) -> list[Section]:
+    trials = result.trials()
+    failed = trials[trials.status == "failed"] if len(trials) else trials
+    sections = []
+    if len(failed):
+        sections.append(section("Failed trials", f"{len(failed)} of {len(trials)}.", [table_of(failed[["task", "learner", "seed", "reason"]], "Failed trials and their reasons")]))
+    if told := [*result.warnings(), *result.store.damaged]:
+        sections.append(section("Warnings", "What libraries and the store warned of.", [table_of(pd.DataFrame({"warning": told}), "Warnings")]))
+    return sections
+
+
+def _footer(result: Result) -> dict[str, Any]:
+    trials = result.trials()
+    versions = sorted(set(trials.versions)) if "versions" in trials else []
+    seconds = float(trials.seconds.sum()) if "seconds" in trials else 0.0
+    told = {
+        "command": result.about.get("command") or "(called from Python)",
+        "trials": f"{len(trials):,} of {len(result.about['planned']):,}, {seconds:,.0f} s of computing",
+        "seeds": ", ".join(map(str, result.about["seeds"])),
+        "versions": "; ".join(", ".join(f"{k} {v}" for k, v in json.loads(text).items()) for text in versions[:3]),
+        "threads": ", ".join(map(str, sorted(set(trials.threads)))) if "threads" in trials else "",
+        "hash": result.key,
+    }
+    return {k: v for k, v in told.items() if v}

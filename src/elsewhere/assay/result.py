@@ -1,0 +1,347 @@
+"""A result: a study's folder. Tables out, explanations, a report, expectations checked."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from elsewhere import catalogue
+from elsewhere.assay import analysis, engine, plan
+from elsewhere.assay.expectation import Verdict, paired_error
+from elsewhere.assay.store import Store
+from elsewhere.assay.study import Study, construct, from_json, split_options, to_json
+from elsewhere.errors import ExpectationFailed, UserError, did_you_mean, one_line
+from elsewhere.explainer import Explainer, Finding
+from elsewhere.identity import digest
+from elsewhere.run import Run, write_whole
+from elsewhere.task import Task
+
+PAIRED_UP_TO = 200  # trials; above, differences of learners use independent errors instead of reading every example
+
+
+@dataclass
+class Result:
+    """The folder of a study, finished or still being filled.
+
+    >>> Result("no/such/folder")
+    Traceback (most recent call last):
+    elsewhere.errors.UserError: no/such/folder holds no study (no study.json)
+    """
+
+    folder: Path
+    study: Study | None = None
+    _kept: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def __init__(self, folder: str | os.PathLike[str], study: Study | None = None) -> None:
+        self.folder, self.study, self._kept = Path(folder), study, {}
+        self.store = Store(self.folder)
+        try:
+            self.about: dict[str, Any] = json.loads((self.folder / "study.json").read_text())
+        except FileNotFoundError as error:
+            raise UserError(f"{folder} holds no study (no study.json)") from error
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.folder / 'study.json'} cannot be read: {one_line(error)}; give the assay command again") from error
+
+    # --- tables ---
+
+    def trials(self) -> pd.DataFrame:
+        """Return one row a finished trial of the plan: status, reason, seconds, memory, threads, versions, what it saw."""
+        if "trials" not in self._kept:
+            frame = self.store.records().to_pandas()
+            planned = set(self.about["planned"])
+            frame = frame[frame.trial.isin(planned)] if len(frame) else pd.DataFrame(columns=["trial", "status", "learner", "task", "seed", "reason"])
+            self._kept["trials"] = frame.drop(columns="sizes", errors="ignore").rename(columns={"name": "learner_name"}).reset_index(drop=True)
+        frame_: pd.DataFrame = self._kept["trials"]
+        return frame_
+
+    def scores(self) -> pd.DataFrame:
+        """Return one row a trial × domain × metric: value, error over units, n, reason; with the trial's own columns."""
+        if "scores" not in self._kept:
+            trials = self.trials()
+            rows = self.store.read("scores").to_pandas() if len(trials) else pd.DataFrame()
+            self._kept["scores"] = _joined(rows, trials)
+        frame: pd.DataFrame = self._kept["scores"]
+        return frame
+
+    def examples(self, trials: Collection[str] | None = None) -> pd.DataFrame:
+        """Return the values per example of array metrics: one row a trial × domain × example, one column a metric."""
+        wanted = set(self.trials().trial) if trials is None else set(trials)
+        return self.store.read("examples", wanted).to_pandas()
+
+    def history(self) -> pd.DataFrame:
+        """Return the curves that learners logged: trial, step, name, value."""
+        return self.store.read("history", set(self.trials().trial)).to_pandas()
+
+    def cells(self, metric: str | None = None, confidence: float = 0.95) -> pd.DataFrame:
+        """Return task, learner, domain, role, value, low, high, n, seeds of one metric (the headline)."""
+        name = metric or self.headline
+        return self._once(("cells", name, confidence), lambda: analysis.cells(self._of(name), ["task", "learner", "domain", "role"], confidence, name))
+
+    def table(self, metric: str | None = None, confidence: float = 0.95) -> pd.DataFrame:
+        """Return learner × domain: value, low, high. Where one domain is elsewhere in several tasks, rows are task × learner."""
+        rows = self._of(metric)
+        away = rows[rows.role == "elsewhere"].drop_duplicates(["task", "domain"])
+        repeated = bool(away.domain.duplicated().any())
+        by = ["task", "learner"] if repeated else ["learner"]
+        long = analysis.cells(rows, [*by, "domain", "role"], confidence, metric or self.headline)
+        domains = list(dict.fromkeys(long.sort_values("role", key=lambda r: r.map({"home": 0, "stress": 1}).fillna(2).astype(int), kind="stable").domain))
+        learners = long.pivot_table(index=by, columns="domain", values=["value", "low", "high"], sort=False, observed=True)
+        columns = pd.MultiIndex.from_product([domains, ["value", "low", "high"]], names=["domain", None])
+        return learners.swaplevel(axis=1).reindex(columns=columns)
+
+    def gaps(self, metric: str | None = None) -> pd.DataFrame:
+        """Return how much worse each learner is in each domain than at home, with the interval."""
+        name = metric or self.headline
+        return self._once(("gaps", name), lambda: analysis.gaps(self._of(name), self.higher_is_better(name)))
+
+    def ranking(self, metric: str | None = None) -> pd.DataFrame:
+        """Return learners ranked by their mean elsewhere; ties share a rank."""
+        name = metric or self.headline
+        return self._once(("ranking", name), lambda: analysis.ranking(self._of(name), self.higher_is_better(name), self._paired_errors(name), metric=name))
+
+    def pairs(self, metric: str | None = None) -> pd.DataFrame:
+        """Return kind, slope, R² and rank correlation of home and elsewhere for each task and domain."""
+        name = metric or self.headline
+        return self._once(("pairs", name), lambda: analysis.pairs(self.scores(), name))
+
+    def predictors(self, metric: str | None = None) -> pd.DataFrame:
+        """Return which measure at home foretells ``metric`` elsewhere, best first."""
+        name = metric or self.headline
+        return self._once(("predictors", name), lambda: analysis.predictors(self.scores(), name))
+
+    def _once(self, key: Any, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """Return a table computed once for this object; callers get a copy of their own."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        table: pd.DataFrame = self._kept[key]
+        return table.copy()
+
+    def by_group(self, metric: str = "accuracy") -> pd.DataFrame:
+        """Return one row a learner × domain × group, from the kept values per example; empty where there are no groups."""
+        each = self.examples()
+        if "group" not in each or metric not in each:
+            return pd.DataFrame(columns=["task", "learner", "domain", "group", "value", "n"])
+        each = each.merge(self.trials()[["trial", "task", "learner"]], on="trial")
+        weight = each["weight"] if "weight" in each else 1.0
+        each = each.assign(top=each[metric] * weight, mass=weight)
+        table = each.groupby(["task", "learner", "domain", "group"], observed=True).agg(top=("top", "sum"), mass=("mass", "sum"), n=("mass", "size")).reset_index()
+        return table.assign(value=table.top / table.mass)[["task", "learner", "domain", "group", "value", "n"]]
+
+    @property
+    def headline(self) -> str:
+        """The first metric of the tasks."""
+        told = [a["headline"] for a in self._about_tasks() if "headline" in a]
+        if not told:
+            raise UserError(f"no trial of {self.folder} has finished" + self._first_failure())
+        return str(told[0])
+
+    def higher_is_better(self, metric: str) -> bool:
+        """Whether larger values of a metric are better."""
+        rows = self._of(metric)
+        return bool(rows.higher_is_better.iloc[0])
+
+    def _of(self, metric: str | None) -> pd.DataFrame:
+        name = metric or self.headline
+        scores = self.scores()
+        if "metric" not in scores or not len(rows := scores[scores.metric == name]):
+            known = list(scores.metric.unique()) if "metric" in scores else []
+            raise UserError(f"no score of metric {name!r}{did_you_mean(name, known)}")
+        return rows
+
+    def _first_failure(self) -> str:
+        failed = self.trials().query("status == 'failed'")
+        return f"; {failed.learner.iloc[0]}: {failed.reason.iloc[0]}" if len(failed) else ""
+
+    def _paired_errors(self, metric: str) -> dict[tuple[str, str], float]:
+        rows = self._of(metric)
+        rows = rows[rows.role == "elsewhere"]
+        names = list(rows.learner.unique())
+        if rows.trial.nunique() > PAIRED_UP_TO or len(names) > 12:
+            return {}
+        found = {}
+        for a in names:
+            for b in names:
+                if a != b and (error := paired_error(self, metric, rows[rows.learner == a], rows[rows.learner == b])) is not None:
+                    found[(a, b)] = error
+        return found
+
+    @cached_property
+    def missing(self) -> int:
+        """How many planned trials have not run yet."""
+        return len(self.about["planned"]) - len(self.trials())
+
+    @cached_property
+    def key(self) -> str:
+        """A key of the planned trials: two folders with the same key hold the same study."""
+        return digest(sorted(self.about["planned"]))
+
+    def notes(self) -> list[str]:
+        """Return what a reader must know about the data before the numbers, each sentence once."""
+        said = [n for a in self._about_tasks() for n in a.get("notes", [])]
+        return list(dict.fromkeys([*self.about.get("notes", []), *said]))
+
+    def warnings(self) -> list[str]:
+        """Return what libraries warned of while trials ran, each once."""
+        return list(dict.fromkeys(w for a in self._about_tasks() for w in a.get("warnings", [])))
+
+    def _about_tasks(self) -> list[dict[str, Any]]:
+        trials = self.trials()
+        return [json.loads(text) for text in trials.about_task.unique()] if "about_task" in trials else []
+
+    def summary(self) -> list[str]:
+        """Return in plain words which domains fail, by how much, which learner to pick and why, and what is missing."""
+        from elsewhere.assay.summary import summary
+
+        return summary(self)
+
+    # --- tasks and models ---
+
+    def plan(self) -> list[plan.Trial]:
+        """Return the planned trials, tasks and learners made anew; needs the data the study was made of."""
+        if self.study is None:
+            self.study = from_json(self.about)
+        if "plan" not in self._kept:
+            s = self.study
+            self._kept["plan"] = [plan.Trial(t, n.learner, n.label, n.name, seed) for t in s.tasks for seed in s.seeds for n in s.learners]
+        trials: list[plan.Trial] = self._kept["plan"]
+        return trials
+
+    def trial(self, key: str) -> plan.Trial:
+        """Return one trial by its key."""
+        for t in self.plan():
+            if t.key == key:
+                return t
+        raise UserError(f"trial {key} cannot be made again: its data or the code have changed since the study ran")
+
+    def task(self, trial: str) -> Task[Any]:
+        """Return the task of a trial, its data drawn as they were."""
+        return engine._task(self.trial(trial))
+
+    def fitted(self, trial: str) -> Any:
+        """Return the fitted learner of a trial: fitted again, since trials are deterministic."""
+        if ("fitted", trial) not in self._kept:
+            one = self.trial(trial)
+            self._kept[("fitted", trial)] = engine.fit(one, engine._task(one), self.folder)[:2]  # type: ignore[index]
+        return self._kept[("fitted", trial)][0]  # type: ignore[index]
+
+    def predictions(self, trial: str, domain: str) -> Any:
+        """Return the prediction of a trial in a domain, made again."""
+        fitted = self.fitted(trial)
+        run = Run(seed=self.trial(trial).seed, folder=self.folder, progress=False)
+        return engine.predict(fitted, self.task(trial).domain(domain).load(), run)[0]
+
+    # --- explanations, expectations, report ---
+
+    def explain(self, explainer: str | Explainer, **fields: Any) -> Finding:
+        """Return what an explainer finds; kept in the folder, so that the report shows it too.
+
+        Args:
+            explainer: a name, ``NAME:field=value,…`` or an ``Explainer``.
+            fields: of the explainer, if it is given by name.
+        """
+        made = explainer if isinstance(explainer, Explainer) else make_explainer(explainer, fields)
+        if reason := made.applies(self):
+            raise UserError(f"{type(made).__name__} does not apply: {reason}")
+        finding = made.explain(self)
+        from elsewhere.assay.findings import keep
+
+        keep(self, made, finding)
+        return finding
+
+    def findings(self) -> dict[str, Finding]:
+        """Return the findings kept in the folder, by explainer."""
+        from elsewhere.assay.findings import kept
+
+        return kept(self)
+
+    def verdicts(self) -> list[tuple[str, Verdict]]:
+        """Return each expectation in words with what became of it."""
+        from elsewhere.assay.expectation import Expectation
+
+        return [(e.text, e.check(self)) for e in map(Expectation.of, self.about["expect"])]
+
+    def check(self) -> None:
+        """Raise ``ExpectationFailed`` naming every expectation that fails or cannot be told."""
+        bad = [v.sentence for _, v in self.verdicts() if v.state != "holds"]
+        if bad:
+            raise ExpectationFailed("; ".join(bad))
+
+    def report(self, path: str | os.PathLike[str] | None = None) -> Path:
+        """Write one self-contained HTML page and return its path (``report.html`` in the folder by default)."""
+        from elsewhere.assay.report import write
+
+        return write(self, Path(path) if path is not None else self.folder / "report.html")
+
+
+def make_explainer(text: str, fields: Mapping[str, Any]) -> Explainer:
+    """Return the explainer of ``NAME:field=value,…`` and further fields."""
+    name, options = split_options(text)
+    made = construct(catalogue.get("explainers", name), {**options, **fields}, name)
+    if not isinstance(made, Explainer):
+        raise UserError(f"{name!r} is no explainer")
+    return made
+
+
+def write_study(folder: Path, study: Study, trials: list[plan.Trial], command: str) -> None:
+    """Write ``study.json``: the study, the keys of its planned trials, the command that repeats it.
+
+    Raises:
+        UserError: the folder holds a study with no task in common, or cannot be written.
+    """
+    path = folder / "study.json"
+    content = {**to_json(study), "planned": [t.key for t in trials], "command": command, "elsewhere": json.loads(engine.versions())["elsewhere"]}
+    if path.exists():
+        before = {json.dumps(t, sort_keys=True) for t in json.loads(path.read_text()).get("tasks", [])}
+        if not before & {json.dumps(t, sort_keys=True) for t in content["tasks"]}:
+            raise UserError(f"{folder} holds another study, with none of these tasks; choose another --out")
+    elif folder.exists() and (not folder.is_dir() or any(not p.name.startswith(".") for p in folder.iterdir())):
+        raise UserError(f"{folder} is not empty and holds no study; choose another --out")
+    try:
+        write_whole(path, json.dumps(content, indent=1, default=str).encode())
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def key_of(result: Result) -> str:
+    """Return a key of what has finished so far: findings of other states are stale."""
+    return digest(sorted(result.trials().trial.tolist()))
+
+
+def _joined(rows: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
+    """Join scores with their trials by code, which stays fast for millions of rows; options and ``about`` become columns."""
+    if not len(rows):
+        return pd.DataFrame(columns=["trial", "task", "learner", "learner_name", "task_name", "seed", "domain", "role", "metric", "value", "error", "n", "reason", "higher_is_better"])
+    keys = rows.trial.astype("category")
+    where = pd.Index(trials.trial).get_indexer(pd.Index(keys.cat.categories))
+    at = where[keys.cat.codes.to_numpy()]
+    if (at < 0).any():
+        rows, keys, at = rows[at >= 0], keys[at >= 0], at[at >= 0]
+    told: dict[str, Any] = {"trial": keys}
+    for name in ("task", "task_name", "learner", "learner_name"):
+        told[name] = _taken(trials[name], at)
+    told["seed"] = trials.seed.to_numpy()[at]
+    frame = rows.drop(columns="trial").assign(**told)
+    options = pd.DataFrame([json.loads(o) for o in trials.options])
+    for name in options.columns:
+        if name not in frame:
+            frame[name] = _taken(options[name].astype(object), at)
+    about = rows["about"].astype("category")
+    keys_about = pd.DataFrame([json.loads(a) for a in about.cat.categories])
+    for name in keys_about.columns:
+        if name not in frame:
+            frame[name] = keys_about[name].to_numpy()[about.cat.codes.to_numpy()]
+    return frame.drop(columns="about")
+
+
+def _taken(values: pd.Series[Any], at: np.ndarray[Any, Any]) -> pd.Categorical:
+    category = pd.Categorical(values)
+    return pd.Categorical.from_codes(category.codes[at], dtype=category.dtype)
+

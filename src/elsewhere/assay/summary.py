@@ -1,0 +1,116 @@
+"""A result in plain words: which domains fail, by how much, which learner to pick and why, what is missing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from elsewhere.assay.analysis import ENOUGH
+from elsewhere.errors import UserError
+
+if TYPE_CHECKING:
+    from elsewhere.assay.result import Result
+
+MOST = 6  # domains written about one by one
+
+
+def summary(result: Result) -> list[str]:
+    """Return one sentence a fact, only where the data support it."""
+    try:
+        metric = result.headline
+    except UserError as error:
+        return [f"Nothing can be said yet: {error}.", *_missing(result)]
+    if not (result._of(None).role == "elsewhere").any():
+        return ["No domain elsewhere was judged: nothing can be said about holding there.", *_missing(result)]
+    ranking = result.ranking()
+    return [*_pick(ranking, metric), *_domains(result, str(ranking.learner.iloc[0]), metric), *_foretells(result, metric), *_missing(result)]
+
+
+def _pick(ranking: pd.DataFrame, metric: str) -> list[str]:
+    top = ranking.iloc[0]
+    value = f"{metric} {top.value:.2f}{_interval(top)} on average elsewhere"
+    if len(ranking) == 1:
+        return [f"{top.learner} has {value}; there is no other learner to compare it with."]
+    tied = [str(n) for n in ranking.learner[(ranking["rank"] == top["rank"]) & (ranking.learner != top.learner)]]
+    worse = ranking[ranking["rank"] > top["rank"]]
+    if tied:
+        return [f"No learner is best beyond doubt: {top.learner} has {value}, and {_list(tied)} tie{'s' if len(tied) == 1 else ''} with it{_behind(worse)}."]
+    return [f"Pick {top.learner}: it has {value}, better than every other beyond doubt{_behind(worse.iloc[:1], 'next: ')}."]
+
+
+def _behind(worse: pd.DataFrame, word: str = "behind them: ") -> str:
+    return "" if not len(worse) else f" ({word}{_list([f'{r.learner} {r.value:.2f}' for r in worse.head(3).itertuples()])})"
+
+
+def _domains(result: Result, learner: str, metric: str) -> list[str]:
+    gaps = result.gaps()
+    mine = gaps[(gaps.learner == learner) & (gaps.role == "elsewhere")].sort_values("gap", ascending=False)
+    if not len(mine):
+        return []
+    fails, sure = mine[mine.low > 0], mine[mine.low.notna()]
+    if len(mine) <= MOST:
+        return [_domain(result, row, learner, metric) for _, row in mine.iterrows()]
+    worst = _domain(result, mine.iloc[0], learner, metric)
+    return [f"{learner} is worse than at home beyond doubt in {len(fails)} of {len(sure)} domains elsewhere. Worst: {worst}"]
+
+
+def _domain(result: Result, row: pd.Series[float], learner: str, metric: str) -> str:
+    where = f"{row.domain}" + (f" ({row.task})" if result.gaps().task.nunique() > 1 and row.task else "")
+    change = f"{metric} {row.home:.2f} at home, {row.value:.2f} there"
+    if pd.isna(row.low):
+        return f"In {where}, {change}; with one seed and no error over units nothing more can be said."
+    size = f"{abs(row.gap):.2f} [{min(abs(row.low), abs(row.high)):.2f}, {max(abs(row.low), abs(row.high)):.2f}]"
+    if row.low > 0:
+        return f"It does not hold in {where}: {change}, worse by {size}{_no_better(result, row, metric)}."
+    if row.high < 0:
+        return f"It is better in {where} than at home: {change}, by {size}."
+    return f"In {where} no difference from home is beyond doubt: {change} (difference {-row.gap:+.2f}, interval [{-row.high:.2f}, {-row.low:.2f}])."
+
+
+def _no_better(result: Result, row: pd.Series[float], metric: str) -> str:
+    """Say where always guessing the most frequent class there would do as well."""
+    if metric != "accuracy" or "majority_share" not in set(result.scores().metric):
+        return ""
+    shares = result.cells("majority_share")
+    share = shares[(shares.domain == row.domain) & (shares.task == row.task)].value.mean()
+    if row.value < share:
+        return f"; always guessing the most frequent class there would get {share:.2f}"
+    cell = result.cells(metric)
+    low = cell[(cell.domain == row.domain) & (cell.task == row.task) & (cell.learner == row.learner)].low.mean()
+    return f"; that is no better than always guessing the most frequent class there ({share:.2f})" if low <= share else ""
+
+
+def _foretells(result: Result, metric: str) -> list[str]:
+    table = result.predictors()
+    if not len(table):
+        trials = result.trials().query("status == 'done'").groupby("task").size()
+        most = int(trials.max()) if len(trials) else 0
+        return [f"Whether a measure at home foretells {metric} elsewhere takes at least {ENOUGH} trials of a task; there are {most}."] if most < ENOUGH else []
+    top = table.iloc[0]
+    over = f"median over {int(top.pairs)} pairs" if top.pairs > 1 else "over its trials"
+    strong = "foretells" if top.rho > 0.5 and top.low > 0 else "says little about"
+    return [f"Of the measures at home, {top['home measure']} {strong} {metric} elsewhere best: rank correlation {top.rho:.2f} [{top.low:.2f}, {top.high:.2f}], {over}."]
+
+
+def _missing(result: Result) -> list[str]:
+    said = []
+    trials = result.trials()
+    failed = trials[trials.status == "failed"]
+    for reason, rows in failed.groupby("reason", sort=False):
+        names = _list(list(dict.fromkeys(rows.learner)))
+        said.append(f"{len(rows)} trial{'s' * (len(rows) > 1)} of {names} failed: {reason}.")
+    if result.missing:
+        said.append(f"{result.missing} of {len(result.about['planned'])} planned trials have not run yet.")
+    versions = trials.versions.unique() if "versions" in trials else []
+    if len(versions) > 1 or ("threads" in trials and trials.threads.nunique() > 1):
+        said.append("Trials ran under different library versions or thread counts: small differences may come from there.")
+    return said
+
+
+def _interval(row: pd.Series[float]) -> str:
+    return "" if pd.isna(row.low) else f" [{row.low:.2f}, {row.high:.2f}]"
+
+
+def _list(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + f" and {names[-1]}" if names else ""

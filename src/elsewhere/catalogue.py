@@ -1,0 +1,168 @@
+"""Every task, learner, metric, explainer, study and reader by name. Plain data: importing it imports no room.
+
+Other packages add theirs through the entry-point group ``elsewhere``: each entry names a mapping
+``{kind: {name: Entry}}`` in a module that imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, Literal
+
+from elsewhere.errors import UserError, did_you_mean
+
+KINDS = ("learners", "tasks", "metrics", "explainers", "studies", "readers")
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of a reader or an explainer on the command line."""
+
+    name: str
+    type: Literal["text", "list", "int", "float", "flag"]
+    help: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a name stands for: ``module:attribute`` (a study: ``package:file.toml``), one line of help, options.
+
+    ``takes``: for readers, the endings of the paths it reads.
+    """
+
+    target: str
+    help: str
+    options: tuple[Option, ...] = ()
+    takes: tuple[str, ...] = ()
+
+
+_TABLE_OPTIONS = (
+    Option("predict", "text", "the column to predict, or a comparison: 'income > 50000'"),
+    Option("domain", "text", "the column that says where a row comes from"),
+    Option("source", "list", "train in this domain and judge in every other; given twice: each in turn"),
+    Option("protocol", "text", "leave-one-out, one-to-all or past-to-future"),
+    Option("period", "text", "the domain is time: year, quarter, month, week, day, or a width for numbers"),
+    Option("cut", "text", "the first period that is judged and not trained on; default: after 60 % of them"),
+    Option("features", "list", "only these columns are features"),
+    Option("exclude", "list", "these columns are no features"),
+    Option("unit", "text", "column of what is never split: a patient, a writer"),
+    Option("group", "text", "column of people compared for fairness"),
+    Option("weight", "text", "column of weights, used by metrics and by learners that can"),
+    Option("id", "text", "column that names a row"),
+    Option("kind", "text", "classification or regression; told from the column if not given"),
+    Option("home-share", "float", "share of the source held out as home; default 0.25"),
+    Option("unlabelled", "flag", "grant half of every domain elsewhere, without labels, to learners that ask for it"),
+)
+
+_CATALOGUE: dict[str, dict[str, Entry]] = {
+    "learners": {
+        "prior": Entry("elsewhere.tables.learners:Prior", "the class shares (or mean) of the source, whatever the input"),
+        "logistic-regression": Entry("elsewhere.tables.learners:LogisticRegression", "logistic regression"),
+        "ridge-regression": Entry("elsewhere.tables.learners:RidgeRegression", "ridge regression"),
+        "random-forest": Entry("elsewhere.tables.learners:RandomForest", "random forest"),
+        "boosting": Entry("elsewhere.tables.learners:Boosting", "histogram gradient boosting"),
+        "nearest-neighbours": Entry("elsewhere.tables.learners:NearestNeighbours", "nearest neighbours on standardised features"),
+        "random-direction": Entry("elsewhere.tables.worlds:RandomDirection", "a linear classifier at an angle from the best one, for worlds with a known line"),
+        "given": Entry("elsewhere.tables.learners:Given", "a model you already have: a column of its predictions, judged without training"),
+    },
+    "tasks": {
+        "penguins": Entry("elsewhere.tables.tasks:penguins", "Palmer penguins: female or male, across species"),
+        "heart-hospitals": Entry("elsewhere.tables.tasks:heart_hospitals", "heart disease in four hospitals (data root or the UCI files)"),
+        "acs-wages": Entry("elsewhere.tables.tasks:acs_wages", "wages above 35,000 dollars across US states (data root)"),
+        "worlds/known-terms": Entry("elsewhere.tables.worlds:known_terms", "a world whose shift decomposition is known"),
+        "worlds/linear-gaussian": Entry("elsewhere.tables.worlds:linear_gaussian", "a world whose home-elsewhere line is known"),
+    },
+    "metrics": {
+        "accuracy": Entry("elsewhere.metrics.classification:ACCURACY", "share of examples predicted right"),
+        "balanced_accuracy": Entry("elsewhere.metrics.classification:BALANCED_ACCURACY", "mean recall over classes"),
+        "nll": Entry("elsewhere.metrics.classification:NLL", "negative log-likelihood, nats"),
+        "brier": Entry("elsewhere.metrics.classification:BRIER", "Brier score (halved for two classes)"),
+        "auroc": Entry("elsewhere.metrics.classification:AUROC", "area under the ROC curve; several classes: mean of one against rest"),
+        "majority_share": Entry("elsewhere.metrics.classification:MAJORITY_SHARE", "share of the most frequent class there: what always guessing it gets"),
+        "ece": Entry("elsewhere.metrics.calibration:ECE", "expected calibration error, 10 equal bins"),
+        "confidence": Entry("elsewhere.metrics.calibration:CONFIDENCE", "mean probability of the predicted class"),
+        "overconfidence": Entry("elsewhere.metrics.calibration:OVERCONFIDENCE", "mean confidence minus accuracy"),
+        "squared_error": Entry("elsewhere.metrics.regression:SQUARED_ERROR", "mean squared error"),
+        "rmse": Entry("elsewhere.metrics.regression:RMSE", "root mean squared error"),
+        "mae": Entry("elsewhere.metrics.regression:MAE", "mean absolute error"),
+        "r2": Entry("elsewhere.metrics.regression:R2", "share of variance explained"),
+        "demographic_disparity": Entry("elsewhere.metrics.groups:DEMOGRAPHIC_DISPARITY", "how far groups' predicted shares lie from all's"),
+        "equalised_odds": Entry("elsewhere.metrics.groups:EQUALISED_ODDS", "largest difference between groups in a rate given the true class"),
+        "worst_group_accuracy": Entry("elsewhere.metrics.groups:WORST_GROUP_ACCURACY", "accuracy of the group with the least"),
+    },
+    "explainers": {
+        "shift-decomposition": Entry(
+            "elsewhere.explain.shift_decomposition:ShiftDecomposition",
+            "harder cases, a changed relation, or cases never seen?",
+            (
+                Option("features", "list", "decompose on these columns only"),
+                Option("exclude", "list", "leave these columns out"),
+                Option("classifier", "text", "logistic or boosting: what tells the domains apart"),
+                Option("loss", "text", "a per-example metric to use as the loss"),
+            ),
+        ),
+    },
+    "studies": {
+        "penguins-elsewhere": Entry("elsewhere.studies:penguins.toml", "learnt on Adelie, asked of Gentoo and Chinstrap"),
+        "known-terms": Entry("elsewhere.studies:known-terms.toml", "the decomposition finds the terms of a world where they are known"),
+        "accuracy-on-the-line": Entry("elsewhere.studies:accuracy-on-the-line.toml", "the line of the linear-Gaussian world is recovered"),
+        "heart-hospitals-elsewhere": Entry("elsewhere.studies:heart-hospitals.toml", "trained in Cleveland, used in three other hospitals"),
+        "acs-wages-elsewhere": Entry("elsewhere.studies:acs-wages.toml", "trained in California: no gap worth explaining"),
+    },
+    "readers": {
+        "table": Entry(
+            "elsewhere.tables.reader:read",
+            "a CSV or Parquet table with a column that says where a row comes from",
+            _TABLE_OPTIONS,
+            (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".pq"),
+        ),
+    },
+}
+
+
+@cache
+def _all() -> dict[str, dict[str, Entry]]:
+    found = {kind: dict(entries) for kind, entries in _CATALOGUE.items()}
+    for point in entry_points(group="elsewhere"):
+        more: Mapping[str, Mapping[str, Entry]] = point.load()
+        for kind, names in more.items():
+            for name, entry in names.items():
+                if name in found.setdefault(kind, {}) and found[kind][name] != entry:
+                    raise UserError(f"two packages register the {kind[:-1]} {name!r}: uninstall one of {found[kind][name].target} and {entry.target}")
+                found[kind][name] = entry
+    return found
+
+
+def entries(kind: str) -> dict[str, Entry]:
+    """Return the entries of a kind by name."""
+    if kind not in KINDS:
+        raise UserError(f"no kind {kind!r}{did_you_mean(kind, KINDS)}")
+    return _all().get(kind, {})
+
+
+def entry(kind: str, name: str) -> Entry:
+    """Return one entry; an unknown name is a ``UserError`` with the nearest known one."""
+    known = entries(kind)
+    if name not in known:
+        raise UserError(f"no {kind.removesuffix('s') if kind != 'studies' else 'study'} {name!r}{did_you_mean(name, known)}")
+    return known[name]
+
+
+def get(kind: str, name: str) -> Any:
+    """Import and return what a name stands for."""
+    from elsewhere.task import resolve
+
+    return resolve(entry(kind, name).target)
+
+
+def options(kind: str) -> dict[str, Option]:
+    """Return every option that the entries of a kind declare, by name, for one command line."""
+    found: dict[str, Option] = {}
+    for e in entries(kind).values():
+        for option in e.options:
+            if found.setdefault(option.name, option).type != option.type:
+                raise UserError(f"option --{option.name} is declared with two types")
+    return found

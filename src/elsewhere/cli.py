@@ -1,0 +1,274 @@
+"""The command. Every command is a few lines over the Python API; this is the only place that prints."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.exceptions import TyperException
+
+from elsewhere import catalogue
+from elsewhere.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from elsewhere.assay.engine import Progress
+    from elsewhere.assay.result import Result
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, help="Will it hold elsewhere, why not, and what helps?")
+_TYPES: dict[str, Any] = {"text": str | None, "list": list[str] | None, "int": int | None, "float": float | None, "flag": bool}
+
+
+def _with_options(kind: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options that entries of the catalogue declare; it gets those that were set as ``options``."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        declared = {o.name.replace("-", "_"): o for o in catalogue.options(kind).values()}
+
+        @functools.wraps(function)
+        def command(**given: Any) -> None:
+            told = {name: given.pop(name) for name in declared}
+            function(**given, options={k: v for k, v in told.items() if v not in (None, [], False)})
+
+        own = inspect.signature(function, eval_str=True).parameters
+        more = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=False if o.type == "flag" else None,
+                annotation=Annotated[_TYPES[o.type], typer.Option(f"--{o.name}", help=o.help, show_default=False)],
+            )
+            for name, o in declared.items()
+        ]
+        parameters = [*(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own.values() if p.name != "options"), *more]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in parameters}
+        del command.__wrapped__  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+@app.command(epilog="Examples:  elsewhere assay penguins  |  elsewhere assay people.csv --predict income --domain state  |  "
+             "elsewhere assay study.toml --out results/mine --workers 2")  # fmt: skip
+@_with_options("readers")
+def assay(
+    what: Annotated[str, typer.Argument(help="a table (CSV, Parquet), a study file, or the name of a study or task")],
+    learner: Annotated[list[str] | None, typer.Option(help="NAME or NAME:field=value,…; may be given again")] = None,
+    seeds: Annotated[int | None, typer.Option(help="number of seeds [default: 3]")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the result; given again, only what is missing runs [default: results/<name>-<time>]")] = None,
+    workers: Annotated[int, typer.Option(help="processes on this machine")] = 1,
+    retry: Annotated[bool, typer.Option("--retry", help="run failed trials again")] = False,
+    lenient: Annotated[bool, typer.Option("--lenient", help="exit 1 only when an expectation fails or nothing finished")] = False,
+    data: Annotated[Path | None, typer.Option(help="where named data lie [default: ELSEWHERE_DATA, else a cache folder]")] = None,
+    reader: Annotated[str | None, typer.Option(help="the reader, where several take the path")] = None,
+    report: Annotated[bool, typer.Option(help="write report.html")] = True,
+    options: Any = None,
+) -> None:
+    """Train on the data you have, measure at home and in every other place you name."""
+    from elsewhere.assay.api import command_line, default_folder, run_study, study_from
+    from elsewhere.assay.findings import standing
+
+    _data_root(data)
+    study = study_from(what, learner or (), seeds, (), reader, options)
+    folder = out or default_folder(what)
+    _show_plan(study, workers)
+    try:
+        with _Bar() as bar:
+            result = run_study(study, folder, workers, retry, bar, command=command_line(sys.argv[1:]))
+    except KeyboardInterrupt:
+        typer.echo(f"\nstopped; what is finished is kept in {folder}: give the same command with --out {folder} to go on", err=True)
+        raise typer.Exit(130) from None
+    refused = standing(result) if len(result.trials()) else []
+    _tell(result, refused)
+    if report:
+        typer.echo(f"report: {result.report()}")
+    raise typer.Exit(_verdict(result, lenient))
+
+
+@app.command(epilog="Example:  elsewhere explain results/mine --with shift-decomposition --exclude cholesterol")
+@_with_options("explainers")
+def explain(
+    folder: Annotated[Path, typer.Argument(help="the folder of a result")],
+    explainer: Annotated[str | None, typer.Option("--with", help="NAME or NAME:field=value,…; without it: what applies, and the free ones run")] = None,
+    data: Annotated[Path | None, typer.Option(help="where named data lie")] = None,
+    options: Any = None,
+) -> None:
+    """Say why it does not hold there."""
+    from elsewhere.assay.result import Result, make_explainer
+
+    _data_root(data)
+    result = Result(folder)
+    fields = dict(options)
+    if explainer is not None:
+        _show_finding(result.explain(make_explainer(explainer, fields)))
+    else:
+        for name, entry in catalogue.entries("explainers").items():
+            made = make_explainer(name, {k: v for k, v in fields.items() if k in {o.name for o in entry.options}})
+            reason = made.applies(result)
+            typer.echo(f"{name} ({made.cost}): {entry.help}" + (f"\n  does not apply: {reason}" if reason else ""))
+            if reason is None and made.cost == "free":
+                _show_finding(result.explain(made))
+    typer.echo(f"report: {result.report()}")
+
+
+@app.command(epilog="Example:  elsewhere report results/mine --csv tables/")
+def report(
+    folder: Annotated[Path, typer.Argument(help="the folder of a result, finished or still being filled")],
+    out: Annotated[Path | None, typer.Option(help="where to write the page [default: report.html in the folder]")] = None,
+    csv: Annotated[Path | None, typer.Option(help="also write the tables as CSV files into this folder")] = None,
+) -> None:
+    """Write one self-contained HTML page."""
+    from elsewhere.assay.export import write_csv
+    from elsewhere.assay.result import Result
+
+    result = Result(folder)
+    path = result.report(out)
+    for line in result.store.damaged:
+        typer.echo(f"warning: {line}", err=True)
+    typer.echo(f"report: {path}")
+    if csv is not None:
+        for written in write_csv(result, csv):
+            typer.echo(f"table: {written}")
+
+
+@app.command("list", epilog="Example:  elsewhere list learners --json")
+def list_(
+    kind: Annotated[str, typer.Argument(help="learners, tasks, metrics, explainers, studies or readers")],
+    as_json: Annotated[bool, typer.Option("--json", help="as JSON")] = False,
+) -> None:
+    """Say what there is."""
+    entries = catalogue.entries(kind)
+    if as_json:
+        typer.echo(json.dumps([{"name": n, "help": e.help, "target": e.target} for n, e in sorted(entries.items())], indent=1))
+        return
+    width = max([len(n) for n in entries] or [0])
+    for name, entry in sorted(entries.items()):
+        typer.echo(f"{name:<{width}}  {entry.help}")
+
+
+def _data_root(data: Path | None) -> None:
+    if data is not None:
+        import os
+
+        if not data.is_dir():
+            raise UserError(f"--data {data} is no folder")
+        os.environ["ELSEWHERE_DATA"] = str(data)
+
+
+def _show_plan(study: Any, workers: int) -> None:
+    """Say what was inferred and what will run, before anything runs."""
+    from elsewhere.assay.engine import duration
+    from elsewhere.assay.plan import pilot
+
+    for summary in dict.fromkeys(t.summary for t in study.tasks if t.summary):
+        typer.echo(summary)
+    total = len(study.tasks) * len(study.learners) * len(study.seeds)
+    about = f", about {duration(pilot(study) / max(1, workers))}" if total >= 20 else ""
+    typer.echo(f"plan: {len(study.tasks)} task{'s' * (len(study.tasks) > 1)} × {len(study.learners)} learners × {len(study.seeds)} seeds = {total} trials{about}")
+
+
+class _Bar:
+    """A progress line on a terminal; nothing but the end elsewhere."""
+
+    def __enter__(self) -> _Bar:
+        self.live = sys.stderr.isatty()
+        return self
+
+    def __call__(self, progress: Progress) -> None:
+        if self.live:
+            sys.stderr.write(f"\r\x1b[K{progress}")
+            sys.stderr.flush()
+
+    def __exit__(self, *_: Any) -> None:
+        if self.live:
+            sys.stderr.write("\r\x1b[K")
+
+
+def _tell(result: Result, refused: list[str]) -> None:
+    for note in result.notes():
+        typer.echo(f"note: {one_line(note)}")
+    for line in result.store.damaged:
+        typer.echo(f"warning: {line}", err=True)
+    typer.echo("")
+    for sentence in result.summary():
+        typer.echo(f"- {one_line(sentence, 1000)}")
+    for finding in result.findings().values():
+        typer.echo(f"- {one_line(finding.sentence, 2000)}")
+    for line in refused:
+        typer.echo(f"- {line}")
+    try:
+        typer.echo("\n" + _as_text(result))
+    except UserError:
+        pass  # nothing finished: the summary has said why
+    for _, verdict in result.verdicts():
+        typer.echo(f"expectation: {verdict.sentence}")
+    typer.echo(f"result: {result.folder}")
+
+
+def _as_text(result: Result, most: int = 30) -> str:
+    """Return the headline table as text: value and interval in each cell."""
+    import pandas as pd
+
+    table = result.table()
+    domains = list(dict.fromkeys(c[0] for c in table.columns))
+    shown = domains[:8]
+
+    def cell(row: Any, d: str) -> str:
+        value, low, high = (row[(d, k)] for k in ("value", "low", "high"))
+        return "–" if pd.isna(value) else f"{value:.3f}" + ("" if pd.isna(low) else f" [{low:.3f}, {high:.3f}]")
+
+    text = pd.DataFrame({one_line(d, 30): [cell(row, d) for _, row in table.iterrows()] for d in shown}, index=table.index)
+    more = f"\n(and {len(domains) - len(shown)} more domains in the report)" if len(domains) > len(shown) else ""
+    return f"{result.headline}\n{text.head(most).to_string()}{more}\n"
+
+
+def _show_finding(finding: Any) -> None:
+    typer.echo(f"\n{one_line(finding.sentence, 3000)}\n")
+    for title, table in finding.tables.items():
+        flat = table[[c for c in table.columns if not c.endswith((" low", " high"))]]
+        typer.echo(f"{title}\n{flat.head(20).to_string(index=False, max_colwidth=60, float_format=lambda v: f'{v:.3f}')}\n")
+    if finding.limits:
+        typer.echo(f"limits: {one_line(finding.limits, 1000)}\n")
+
+
+def _verdict(result: Result, lenient: bool) -> int:
+    """Return the exit code: 1 when an expectation fails or cannot be told, or a trial failed; each is named."""
+    states = [v.state for _, v in result.verdicts()]
+    failed = int((result.trials().status == "failed").sum())
+    if lenient:
+        return int("fails" in states or failed == len(result.trials()))
+    return int(any(s != "holds" for s in states) or failed > 0)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command and return its exit code; a user's mistake is one line on standard error and code 2."""
+    try:
+        code = app(args=arguments, standalone_mode=False)
+        return int(code or 0)
+    except typer.Exit as end:
+        return int(end.exit_code)
+    except typer.Abort:
+        return 130
+    except KeyboardInterrupt:
+        typer.echo("stopped", err=True)
+        return 130
+    except TyperException as error:
+        message = error.format_message() if hasattr(error, "format_message") else str(error)
+        hint = f" (see {error.ctx.command_path} --help)" if getattr(error, "ctx", None) else ""
+        if message:
+            typer.echo(f"error: {one_line(message)}{hint}", err=True)
+        return 2
+    except UserError as error:
+        typer.echo(f"error: {one_line(error, 1000)}", err=True)
+        return 2
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())

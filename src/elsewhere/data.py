@@ -1,0 +1,111 @@
+"""What learners are trained on and judged by: the ``Data`` protocol and the ready-made ``Examples``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol, Self, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from elsewhere.errors import UserError, did_you_mean
+
+Array = npt.NDArray[Any]
+RESERVED = ("id", "domain", "group", "unit", "weight")
+
+
+@runtime_checkable
+class Data(Protocol):
+    """Examples in order, perhaps with the labels a prediction is judged by. Rooms write their own.
+
+    Two more methods are optional: ``examples() -> Examples`` lets every learner of ``Examples`` run on the data
+    (a node's own features, a clip's summary), ``preview(row)`` gives what a person wants to look at.
+    """
+
+    def __len__(self) -> int: ...
+
+    def take(self, rows: Any) -> Self:
+        """Return the examples at ``rows`` (integers or a mask), in that order."""
+        ...
+
+    def unlabelled(self) -> Self:
+        """Return the same examples without the labels judged here."""
+        ...
+
+    def column(self, name: str) -> Array:
+        """Return one value an example; reserved names are id, domain, group, unit and weight."""
+        ...
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The ready-made data: tables, images, features, texts.
+
+    Args:
+        inputs: [n, ...] array, memory map, or a DataFrame of raw columns.
+        labels: [n] class codes (int, into ``classes``) or values (float); None: not known here.
+        columns: one [n] array a name, beside the inputs.
+        classes: names of the classes; None: the labels are numbers (regression).
+
+    >>> x = Examples(np.eye(3), np.array([0, 1, 0]), {"unit": np.array(["a", "a", "b"])}, classes=("no", "yes"))
+    >>> len(x.take([2])), x.column("unit")[2], x.unlabelled().labels is None
+    (1, np.str_('b'), True)
+    """
+
+    inputs: Any
+    labels: Array | None = None
+    columns: Mapping[str, Array] = field(default_factory=dict)
+    classes: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        for name, values in [("labels", self.labels), *self.columns.items()]:
+            if values is not None and len(values) != len(self.inputs):
+                raise UserError(f"{name} has {len(values)} entries for {len(self.inputs)} examples")
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def take(self, rows: Any) -> Self:
+        rows = np.asarray(rows)
+        inputs = self.inputs.iloc[rows] if hasattr(self.inputs, "iloc") else self.inputs[rows]
+        labels = None if self.labels is None else self.labels[rows]
+        return replace(self, inputs=inputs, labels=labels, columns={k: v[rows] for k, v in self.columns.items()})
+
+    def unlabelled(self) -> Self:
+        return replace(self, labels=None)
+
+    def column(self, name: str) -> Array:
+        if name not in self.columns:
+            raise UserError(f"the data have no column {name!r}{did_you_mean(name, self.columns)}")
+        return self.columns[name]
+
+    def preview(self, row: int) -> Any:
+        return self.inputs.iloc[row].to_dict() if hasattr(self.inputs, "iloc") else self.inputs[row]
+
+
+def optional_column(data: Data, name: str) -> Array | None:
+    """Return ``data.column(name)``, or None where there is no such column."""
+    try:
+        return np.asarray(data.column(name))
+    except (UserError, KeyError):
+        return None
+
+
+def root(given: str | os.PathLike[str] | None = None) -> Path:
+    """Return the folder where named data lie: the argument, else ELSEWHERE_DATA, else a cache folder."""
+    chosen = given or os.environ.get("ELSEWHERE_DATA")
+    if chosen:
+        return Path(chosen).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "elsewhere"
+
+
+def find(name: str, where_to_get: str, given: str | os.PathLike[str] | None = None) -> Path:
+    """Return the path ``name`` under the data root; absent: a ``UserError`` that says where to get it."""
+    path = root(given) / name
+    if not path.exists():
+        raise UserError(f"{name} is not under {root(given)}: {where_to_get}, or say where it lies with --data or ELSEWHERE_DATA")
+    return path

@@ -1,0 +1,229 @@
+"""Where the loss came from: harder cases, a changed relation, cases never seen. Functions on arrays.
+
+Cai, Namkoong & Yadlowsky, "Diagnosing model performance under distribution shift" (arXiv 2303.02011).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from elsewhere.data import Array
+from elsewhere.errors import UserError, did_you_mean
+from elsewhere.explain.domain_classifier import Cases, Classifier, area, cases, column_areas, log_ratio
+
+TERMS = ("harder cases", "relation changed", "cases unseen at home")
+APART_AUC, LEAST_OVERLAP, LEAST_CASES = 0.98, 0.05, 30
+_MOST_WORK = 2e12  # floating-point operations that refitting for the intervals may take
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """The four levels and three terms of one model's loss between home and one domain elsewhere.
+
+    Args:
+        levels: [4] E_P[R_P], E_S[R_P], E_S[R_Q], E_Q[R_Q].
+        low, high: [4] bounds of gap and terms: gap, harder cases, relation changed, unseen.
+        overlap: V in [0, 1], from the home side; ``overlap_there`` from the other side: they agree if the classifier is calibrated.
+        auc: out of fold, of telling the domains apart.
+        effective: effective sample sizes of both sides.
+        refused: why the terms mean nothing, or "".
+        apart: columns that tell the domains apart by themselves, with their AUC.
+        refitted: whether the intervals hold the classifier's own uncertainty.
+    """
+
+    levels: Array
+    low: Array
+    high: Array
+    overlap: float
+    overlap_there: float
+    auc: float
+    effective: tuple[float, float]
+    refused: str
+    apart: dict[str, float]
+    refitted: bool
+
+    @property
+    def gap(self) -> float:
+        return float(self.levels[3] - self.levels[0])
+
+    @property
+    def terms(self) -> Array:
+        """[3] harder cases, relation changed, cases unseen at home; they sum to the gap."""
+        return np.asarray(np.diff(self.levels))
+
+    def verdict(self, least: float = 0.01) -> str:
+        """Return the answer in a few words: cannot tell, no gap worth explaining, or the term that explains most."""
+        if (self.low[0] <= 0 <= self.high[0]) or abs(self.gap) < least:
+            return "no gap worth explaining" if not self.refused else "cannot tell"
+        if self.refused:
+            return "cannot tell"
+        sure = [k for k in range(3) if not self.low[k + 1] <= 0 <= self.high[k + 1] and self.terms[k] * self.gap > 0]
+        return TERMS[max(sure, key=lambda k: abs(self.terms[k]))] if sure else "no single reason beyond doubt"
+
+
+def decompose(
+    home_x: pd.DataFrame,
+    home_loss: Array,
+    elsewhere_x: pd.DataFrame,
+    elsewhere_loss: Array,
+    *,
+    classifier: Classifier = "logistic",
+    features: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+    folds: int = 5,
+    resamples: int = 200,
+    level: float = 0.95,
+    seed: int = 0,
+    home_weight: Array | None = None,
+    elsewhere_weight: Array | None = None,
+    home_unit: Array | None = None,
+    elsewhere_unit: Array | None = None,
+    forbidden: Sequence[str] = (),
+) -> list[Decomposition]:
+    """Decompose the loss of one or more models between home and elsewhere, one decomposition a model.
+
+    E_Q[R_Q] - E_P[R_P] = (E_S[R_P] - E_P[R_P]) + (E_S[R_Q] - E_S[R_P]) + (E_Q[R_Q] - E_S[R_Q]), with the shared
+    distribution s ∝ p q / (p + q) reached by weights w_P ∝ ratio / (1 + ratio), w_Q ∝ 1 / (1 + ratio), ratio = q / p from
+    a domain classifier, out of fold (equations 1 to 3 of the source). The classifier is fitted once for all models.
+
+    Args:
+        home_x, elsewhere_x: features of test examples (not training examples), same columns.
+        home_loss, elsewhere_loss: [n] or [n, models] loss per example.
+        classifier: "logistic" (standardised, squares, one-hot, missing indicators, C = 1) or "boosting".
+        features, exclude: which columns to decompose on; the identity holds for any subset.
+        folds: of the cross-fitting; units are never split.
+        resamples: for the intervals: units drawn within each domain, the logistic classifier refitted.
+        level: of the two-sided intervals.
+        seed: of folds and resamples.
+        home_weight, elsewhere_weight: survey weights, which multiply the weights of the decomposition.
+        home_unit, elsewhere_unit: what is resampled together.
+        forbidden: columns that would leak (the domain, the label).
+
+    Raises:
+        UserError: an unknown or forbidden feature, or a loss of the wrong length.
+    """
+    home_x, elsewhere_x = _chosen(home_x, elsewhere_x, features, exclude, forbidden)
+    losses = [_as_matrix(home_loss, home_x), _as_matrix(elsewhere_loss, elsewhere_x)]
+    weights = [np.ones(len(v)) if w is None else np.asarray(w, float) for v, w in zip(losses, (home_weight, elsewhere_weight), strict=True)]
+    rng = np.random.default_rng(seed)
+    folds = max(2, min(folds, len(home_x), len(elsewhere_x)))
+    c = cases(home_x, elsewhere_x, classifier, folds, rng, home_unit, elsewhere_unit)
+    ratio, start = log_ratio(c)
+    overlap, there, effective = _overlap(ratio[0], c.there, weights)
+    auc = area(ratio[0], c.there)
+    refused = _refusal(auc, overlap, effective, len(home_x), len(elsewhere_x))
+    apart = {}
+    if refused and len(home_x) >= folds and len(elsewhere_x) >= folds:
+        alone = column_areas(home_x, elsewhere_x, folds, rng)
+        apart = {str(k): float(v) for k, v in alone[alone >= min(APART_AUC, 0.9)].head(5).items()}
+    work = resamples * c.folds * c.x.shape[0] * (c.x.shape[1] + 1) ** 2 * 6.0
+    refit = classifier == "logistic" and not refused and work <= _MOST_WORK
+    levels = terms_with(ratio, c.there, losses, weights, np.ones((1, len(c.there))))[0]
+    drawn = _resampled(c, ratio, start, losses, weights, resamples, rng, refit)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    moves = np.concatenate([drawn[:, 3:] - drawn[:, :1], np.diff(drawn, axis=1)], axis=1)  # [resamples, 4, models]
+    low, high = np.nanquantile(moves, tails, axis=0)
+    return [Decomposition(levels[:, m], low[:, m], high[:, m], overlap, there, auc, effective, refused, apart, refit) for m in range(levels.shape[1])]
+
+
+def terms_with(ratio: Array, there: Array, losses: Sequence[Array], weights: Sequence[Array], counts: Array) -> Array:
+    """Return the four levels [resamples, 4, models] for resample counts [resamples, n] and log-ratios [1 or resamples, n].
+
+    With one row of log-ratios (the classifier fixed) this is one matrix product a side.
+    """
+    sides = []
+    for side, sign in ((0, 1.0), (1, -1.0)):
+        mine = there == side
+        loss, u = losses[side], weights[side]
+        w = expit(sign * ratio[:, mine]) * u
+        n = counts[:, mine]
+        plain = n @ np.c_[u, u[:, None] * loss]
+        if len(ratio) == 1:
+            shared = n @ np.c_[w[0], w[0][:, None] * loss]
+        else:
+            shared = (n * w) @ np.c_[np.ones(len(u)), loss]
+        sides.append((plain[:, 1:] / plain[:, :1], shared[:, 1:] / shared[:, :1]))
+    (home, shared_home), (away, shared_away) = sides
+    return np.stack([home, shared_home, shared_away, away], axis=1)
+
+
+def importance_weighted(ratio: Array, there: Array, home_loss: Array, elsewhere_loss: Array, most: float = 20.0) -> tuple[float, float]:
+    """Return the two terms of the importance-weighting baseline: other cases, other relation; weights q/p clipped at ``most``."""
+    w = np.minimum(np.exp(np.minimum(ratio[there == 0], 50.0)), most)
+    carried = float(w @ home_loss / w.sum())
+    return carried - float(home_loss.mean()), float(elsewhere_loss.mean()) - carried
+
+
+def _chosen(home: pd.DataFrame, away: pd.DataFrame, features: Sequence[str] | None, exclude: Sequence[str], forbidden: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    for name in [*(features or ()), *exclude]:
+        if name in forbidden:
+            raise UserError(f"feature {name!r} is the domain or the label: it would leak")
+        if name not in home.columns:
+            raise UserError(f"no feature {name!r}{did_you_mean(name, home.columns)}")
+    names = [c for c in (features if features is not None else home.columns) if c not in exclude and c not in forbidden]
+    if not names:
+        raise UserError("no feature is left to decompose on")
+    return home[names].reset_index(drop=True), away[names].reset_index(drop=True)
+
+
+def _as_matrix(loss: Array, x: pd.DataFrame) -> Array:
+    matrix = np.asarray(loss, float)
+    matrix = matrix[:, None] if matrix.ndim == 1 else matrix
+    if len(matrix) != len(x):
+        raise UserError(f"{len(matrix)} losses for {len(x)} cases")
+    if not len(matrix) or not np.isfinite(matrix).all():
+        raise UserError(f"{int((~np.isfinite(matrix)).any(1).sum())} of {len(matrix)} losses are not finite" if len(matrix) else "no case on one side")
+    return matrix
+
+
+def _overlap(ratio: Array, there: Array, weights: Sequence[Array]) -> tuple[float, float, tuple[float, float]]:
+    found, sizes = [], []
+    for side, sign in ((0, 1.0), (1, -1.0)):
+        w = expit(sign * ratio[there == side])
+        u = weights[side]
+        found.append(float(2 * (u * w).sum() / u.sum()))
+        total = float((u * w).sum())
+        sizes.append(total**2 / float(np.square(u * w).sum()) if total > 0 else 0.0)
+    return found[0], found[1], (sizes[0], sizes[1])
+
+
+def _refusal(auc: float, overlap: float, effective: tuple[float, float], n_home: int, n_there: int) -> str:
+    """Return why the terms mean nothing: overlap is judged first, since it is the better reason."""
+    if auc >= APART_AUC:
+        return f"the domains do not overlap: the features tell them apart (AUC {auc:.2f})"
+    if overlap < LEAST_OVERLAP:
+        return f"the domains hardly overlap (V = {overlap:.3f})"
+    if min(n_home, n_there) < LEAST_CASES:
+        return f"too few cases: {n_home} at home, {n_there} there"
+    if min(effective) < LEAST_CASES:
+        return f"the overlap holds too few cases: effectively {effective[0]:.0f} at home, {effective[1]:.0f} there"
+    return ""
+
+
+def _resampled(c: Cases, ratio: Array, start: Array, losses: Sequence[Array], weights: Sequence[Array], resamples: int, rng: np.random.Generator, refit: bool) -> Array:
+    """Return the levels [resamples, 4, models] of resampled units."""
+    rows = max(1, 20_000_000 // len(c.there))
+    out = []
+    for i in range(0, resamples, rows):
+        counts = _counts(c, min(rows, resamples - i), rng)
+        drawn = log_ratio(c, counts, start)[0] if refit else ratio
+        out.append(terms_with(drawn, c.there, losses, weights, counts))
+    return np.concatenate(out)
+
+
+def _counts(c: Cases, resamples: int, rng: np.random.Generator) -> Array:
+    """Draw how often each case is in each resample: units with replacement, within each domain."""
+    counts = np.empty((resamples, len(c.there)))
+    for side in (0, 1):
+        mine = c.there == side
+        _, which = np.unique(c.unit[mine], return_inverse=True)
+        units = int(which.max()) + 1
+        drawn = rng.integers(units, size=(resamples, units)) + units * np.arange(resamples)[:, None]
+        per_unit = np.bincount(drawn.ravel(), minlength=units * resamples).reshape(resamples, units)
+        counts[:, mine] = per_unit[:, which]
+    return counts

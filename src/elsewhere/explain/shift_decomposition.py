@@ -1,0 +1,307 @@
+"""The shift decomposition as an explainer: from a result's kept losses to a sentence, tables and a waterfall."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+
+from elsewhere.data import Array, optional_column
+from elsewhere.errors import NotOffered, UserError, did_you_mean
+from elsewhere.explain.decomposition import TERMS, Decomposition, decompose
+from elsewhere.explain.domain_classifier import Classifier, cases, log_ratio
+from elsewhere.explain.risky_region import risky_regions
+from elsewhere.explainer import Explainer, Finding, plain
+from elsewhere.learner import as_examples, offers
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from elsewhere.assay.result import Result
+
+MOST_PAIRS, MOST_LEARNERS, MOST_FIGURES = 12, 6, 6
+LIMITS = (
+    "The identity holds for the features used: a changed relation may be a feature that nobody measured. "
+    "Intervals hold the sampling of test examples{refit}; the trained models are taken as they are."
+)
+
+
+@dataclass
+class ShiftDecomposition(Explainer):
+    """Split the loss between home and each domain elsewhere into harder cases, a changed relation and cases never seen.
+
+    Args:
+        classifier: "logistic" or "boosting": what tells the domains apart.
+        features, exclude: the columns to decompose on.
+        folds: of the cross-fitting.
+        resamples: for the intervals.
+        loss: a per-example metric to use as the loss; default: the error of classes, the squared error of values.
+        least: gaps smaller than this are not explained.
+    """
+
+    classifier: Classifier = "logistic"
+    features: Sequence[str] | None = None
+    exclude: Sequence[str] = ()
+    folds: int = 5
+    resamples: int = 200
+    loss: str | None = None
+    least: float = 0.01
+    cost: ClassVar[Literal["free", "minutes", "long"]] = "free"
+
+    def applies(self, result: Result) -> str | None:
+        scores = result.scores()
+        if not len(scores):
+            return "no trial has finished"
+        if not ({"home", "elsewhere"} <= set(scores.role)):
+            return "it needs a home domain and one elsewhere"
+        names = set(scores.metric)
+        if self.loss is None and not names & {"accuracy", "squared_error"}:
+            return "no metric gives one number an example that could be a loss; name one with loss="
+        return None
+
+    def explain(self, result: Result) -> Finding:
+        if self.classifier not in ("logistic", "boosting"):
+            raise UserError(f"classifier must be logistic or boosting, not {self.classifier!r}")
+        learners, said = _learners(result)
+        table, regions, done = [], [], []
+        for pair in _pairs(result, self._loss_name(result), learners):
+            found = self._decompose(pair)
+            done.append((pair, found))
+            table += [_row(pair, name, d, self.least) for name, d in zip(pair.learners, found, strict=True)]
+            regions += self._regions(pair, found, learners[0])
+        told = [sentence(p, d, self.least, chosen=self._chosen(p)) for p, found in done for name, d in zip(p.learners, found, strict=True) if name == learners[0]]
+        first = [(p, d) for p, found in done for name, d in zip(p.learners, found, strict=True) if name == learners[0]]
+        figures = {f"{p.domain}: where the loss of {learners[0]} came from": waterfall(p, d) for p, d in first[:MOST_FIGURES]}
+        tables = {"Terms": pd.DataFrame(table)}
+        if regions:
+            tables["Risky regions: where, among cases that both have, the relation changed"] = pd.concat(regions, ignore_index=True)
+        refit = " and the fit of the domain classifier" if self.classifier == "logistic" else ", with the domain classifier fixed (so they are too narrow)"
+        limits = LIMITS.format(refit=refit) + (" " + said if said else "") + f" Features: {done[0][0].what}." if done else said
+        return Finding(" ".join(told), tables, figures, limits)
+
+    def _loss_name(self, result: Result) -> str:
+        names = list(result.scores().metric.unique())
+        if self.loss is not None and self.loss not in names:
+            raise UserError(f"no metric {self.loss!r}{did_you_mean(self.loss, names)}")
+        return self.loss or ("accuracy" if "accuracy" in names else "squared_error")
+
+    def _chosen(self, pair: _Pair) -> str:
+        if self.features is None and not self.exclude:
+            return ""
+        names = self.features if self.features is not None else [c for c in pair.home_x.columns if c not in self.exclude]
+        return "cases alike in " + ", ".join(list(names)[:4]) + (", …" if len(names) > 4 else "")
+
+    def _decompose(self, pair: _Pair) -> list[Decomposition]:
+        return decompose(
+            pair.home_x,
+            pair.home_loss,
+            pair.away_x,
+            pair.away_loss,
+            classifier=self.classifier,
+            features=self.features,
+            exclude=self.exclude,
+            folds=self.folds,
+            resamples=self.resamples,
+            home_weight=pair.home_weight,
+            elsewhere_weight=pair.away_weight,
+            home_unit=pair.home_unit,
+            elsewhere_unit=pair.away_unit,
+        )
+
+    def _regions(self, pair: _Pair, found: list[Decomposition], learner: str) -> list[pd.DataFrame]:
+        """Look for risky regions where the terms mean something, for the learner that is written about."""
+        if learner not in pair.learners or found[0].refused:
+            return []
+        m = pair.learners.index(learner)
+        names = [c for c in (self.features or pair.home_x.columns) if c not in self.exclude]
+        home, away = pair.home_x[names], pair.away_x[names]
+        c = cases(home, away, self.classifier, self.folds, np.random.default_rng(0), pair.home_unit, pair.away_unit)
+        ratio = log_ratio(c)[0][0]
+        table = risky_regions(home, pair.home_loss[:, m], away, pair.away_loss[:, m], ratio[c.there == 1])
+        table.insert(0, "domain", pair.domain)
+        table.insert(1, "learner", learner)
+        return [table.head(3)] if len(table) else []
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """One home and one domain elsewhere: features and the losses [n, learners] of the learners judged in both."""
+
+    task: str
+    domain: str
+    learners: list[str]
+    home_x: pd.DataFrame
+    away_x: pd.DataFrame
+    home_loss: Array
+    away_loss: Array
+    home_weight: Array | None
+    away_weight: Array | None
+    home_unit: Array | None
+    away_unit: Array | None
+    what: str
+    many_tasks: bool
+
+
+def _learners(result: Result) -> tuple[list[str], str]:
+    """Return the learners to explain, best elsewhere first; constant ones (prior) last."""
+    ranked = [str(n) for n in result.ranking().learner]
+    kinds = dict(zip(result.trials().learner, result.trials().learner_name, strict=True))
+    order = [n for n in ranked if kinds.get(n) != "prior"] + [n for n in ranked if kinds.get(n) == "prior"]
+    said = "" if len(order) <= MOST_LEARNERS else f"Only the {MOST_LEARNERS} learners that are best elsewhere are explained."
+    return order[:MOST_LEARNERS], said
+
+
+def _pairs(result: Result, loss: str, learners: list[str]) -> list[_Pair]:
+    trials = result.trials().query("status == 'done'")
+    trials = trials[trials.learner.isin(learners)]
+    scores = result.scores()
+    away = scores[(scores.role == "elsewhere") & (scores.learner == learners[0]) & (scores.metric == result.headline)]
+    sign = 1 if result.higher_is_better(result.headline) else -1
+    order = (sign * away.groupby(["task", "domain"], observed=True, sort=False).value.mean()).sort_values(kind="stable")
+    wanted = set(order.index[:MOST_PAIRS])
+    each = result.examples(trials.trial)
+    if loss not in each:
+        raise UserError(f"metric {loss!r} keeps no value per example")
+    direction = result.higher_is_better(loss)
+    pairs = []
+    for task, domain in [k for k in order.index if k in wanted]:
+        mine = trials[trials.task == task]
+        pairs.append(_pair(result, str(task), str(domain), mine, each, loss, direction, [n for n in learners if n in set(mine.learner)], trials.task.nunique() > 1))
+    return pairs
+
+
+def _pair(result: Result, task: str, domain: str, trials: pd.DataFrame, each: pd.DataFrame, loss: str, higher: bool, learners: list[str], many: bool) -> _Pair:
+    """Gather the union of the seeds' test examples on both sides; an example judged in several seeds has its mean loss."""
+    sides = {}
+    what = ""
+    for side in ("home", "away"):
+        frames, rows = [], []
+        for _, of_seed in trials.groupby("seed"):
+            made = result.task(of_seed.trial.iloc[0])
+            chosen = [d for d in made.domains if (d.role == "home" if side == "home" else d.name == domain)]
+            for d in chosen:
+                data = d.load()
+                x, what = _features(result, of_seed, data, what)
+                frames.append(_with_columns(x, data))
+                mine = each[(each.domain == d.name) & each.trial.isin(of_seed.trial)]
+                wide = mine.pivot(index="row", columns="trial", values=loss)
+                names = dict(zip(of_seed.trial, of_seed.learner, strict=True))
+                rows.append(wide.rename(columns=names).reset_index(drop=True))
+        x = pd.concat(frames, ignore_index=True)
+        values = pd.concat(rows, ignore_index=True)
+        key = x.pop("\0id")
+        values.index, x.index = pd.Index(key), pd.Index(key)
+        first = ~x.index.duplicated()
+        mean = values.groupby(level=0, sort=False).mean()
+        sides[side] = (x[first].reset_index(drop=True), mean.loc[x.index[first]])
+    (home_x, home_loss), (away_x, away_loss) = sides["home"], sides["away"]
+    kept = [n for n in learners if n in home_loss and n in away_loss]
+    lost = [v[kept].to_numpy() if not higher else 1 - v[kept].to_numpy() for v in (home_loss, away_loss)]
+    aside = [{k: (x.pop(f"\0{k}").to_numpy() if f"\0{k}" in x else None) for k in ("weight", "unit")} for x in (home_x, away_x)]
+    return _Pair(task, domain, kept, home_x, away_x, *lost, aside[0]["weight"], aside[1]["weight"], aside[0]["unit"], aside[1]["unit"], what, many)
+
+
+def _with_columns(x: pd.DataFrame, data: Any) -> pd.DataFrame:
+    ids = optional_column(data, "id")
+    told = {"\0id": np.arange(len(x)).astype(str) if ids is None else ids.astype(str)}
+    for name in ("weight", "unit"):
+        if (values := optional_column(data, name)) is not None:
+            told[f"\0{name}"] = values
+    return x.assign(**told)
+
+
+def _features(result: Result, trials: pd.DataFrame, data: Any, what: str) -> tuple[pd.DataFrame, str]:
+    """Return the raw columns of a table, else a representation of at most 64 numbers, and what they are called."""
+    plain_data = as_examples(data)
+    if plain_data is not None and hasattr(plain_data.inputs, "iloc"):
+        return plain_data.inputs.reset_index(drop=True), "the table's columns"
+    for trial in trials.itertuples():
+        fitted = result.fitted(trial.trial)
+        if offers(fitted, "represent"):
+            try:
+                z = np.asarray(fitted.represent(data), float)
+            except NotOffered:
+                continue
+            return _principal(result, trial.trial, fitted, z), f"what {trial.learner} represents"
+    if plain_data is not None:
+        z = np.asarray(plain_data.inputs, float)
+        return pd.DataFrame(z.reshape(len(z), -1)).add_prefix("input "), "the inputs"
+    raise UserError("these data have no columns, and no learner represents them: nothing to decompose on")
+
+
+def _principal(result: Result, trial: str, fitted: Any, z: Array, most: int = 64) -> pd.DataFrame:
+    if z.shape[1] > most:
+        source = np.asarray(fitted.represent(result.task(trial).source.train), float)
+        _, _, axes = np.linalg.svd(source - source.mean(0), full_matrices=False)
+        z = (z - source.mean(0)) @ axes[:most].T
+    return pd.DataFrame(z).add_prefix("feature ")
+
+
+def _row(pair: _Pair, learner: str, d: Decomposition, least: float) -> dict[str, Any]:
+    row: dict[str, Any] = {"task": pair.task, "domain": pair.domain, "learner": learner, "answer": d.verdict(least), "loss at home": d.levels[0], "loss there": d.levels[3]}
+    for k, name in enumerate(("gap", *TERMS)):
+        value = d.gap if k == 0 else float(d.terms[k - 1])
+        hidden = k > 0 and bool(d.refused)
+        row |= {name: np.nan if hidden else value, f"{name} low": np.nan if hidden else d.low[k], f"{name} high": np.nan if hidden else d.high[k]}
+    told = "; ".join(f"{name} (AUC {auc:.2f})" for name, auc in d.apart.items())
+    return {**row, "overlap": d.overlap, "overlap from there": d.overlap_there, "auc": d.auc, "cases at home": d.effective[0], "cases there": d.effective[1], "refused": d.refused, "apart by": told}
+
+
+def sentence(pair: Any, d: Decomposition, least: float, chosen: str = "") -> str:
+    """Return one sentence that a manager can read."""
+    where = f"In {pair.domain}" + (f" ({pair.task})" if pair.many_tasks else "")
+    answer = d.verdict(least)
+    change = f"loss {d.levels[0]:.2f} → {d.levels[3]:.2f}"
+    if answer == "cannot tell":
+        names = [f"`{n}`" for n in d.apart]
+        alone = f"; {', '.join(names)} alone {'tell' if len(names) > 1 else 'tells'} them apart" if names else ""
+        if d.auc >= 0.98 and not chosen:
+            return f"{where} ({change}) the reason cannot be told: {d.refused}{alone}. These are cases never seen at home: no reweighting can help, only measuring there (or decompose on other columns with --features or --exclude)."
+        return f"{where} ({change}) the reason cannot be told: {d.refused}{alone}."
+    if answer == "no gap worth explaining":
+        return f"{where} there is no gap worth explaining ({change}, difference {d.gap:+.3f} [{d.low[0]:.3f}, {d.high[0]:.3f}])."
+    if answer not in TERMS:
+        told = ", ".join(f"{name} {value:+.2f}" for name, value in zip(TERMS, d.terms, strict=True))
+        return f"{where} ({change}) no single reason is beyond doubt: {told}."
+    k = TERMS.index(answer)
+    advice = {
+        "harder cases": "comes from more of the hard cases that home has too: train more on them, or reweight.",
+        "relation changed": f"comes from {chosen or 'cases that look like those at home'} but turn out differently: new labels or new columns are needed, no reweighting helps.",
+        "cases unseen at home": "comes from cases that hardly exist at home: collect data there.",
+    }[answer]
+    move = "rise" if d.gap > 0 else "fall"
+    return f"{where} {abs(d.terms[k]):.2f} [{min(abs(d.low[k + 1]), abs(d.high[k + 1])):.2f}, {max(abs(d.low[k + 1]), abs(d.high[k + 1])):.2f}] of the {move} of {abs(d.gap):.2f} ({change}) {advice}"
+
+
+def waterfall(pair: Any, d: Decomposition) -> go.Figure:
+    """Draw home error, three steps and error there as stacked bars with whiskers; refused ones greyed with the reason."""
+    import plotly.graph_objects as go
+
+    names = ["home", *TERMS, "there"]
+    levels, terms = d.levels, d.terms
+    base = [0.0, *(min(levels[k], levels[k + 1]) for k in range(3)), 0.0]
+    height = [levels[0], *np.abs(terms), levels[3]]
+    grey = "#9aa0a6"
+    colours = [grey] * 5 if d.refused else ["#4c6ef5", *("#e8590c" if v > 0 else "#2f9e44" for v in terms), "#4c6ef5"]
+    if d.refused:
+        names, base, height, colours = [names[0], names[-1]], [0.0, 0.0], [levels[0], levels[3]], [grey, grey]
+    texts = [f"{v:.3f}" for v in height] if d.refused else [f"{levels[0]:.3f}", *(f"{v:+.3f}" for v in terms), f"{levels[3]:.3f}"]
+    figure = go.Figure()
+    figure.add_bar(x=names, y=base, marker_color="rgba(0,0,0,0)", hoverinfo="skip", showlegend=False)
+    figure.add_bar(x=names, y=height, marker_color=colours, showlegend=False, hovertext=texts, hoverinfo="text")
+    if not d.refused:
+        top = [float(levels[k + 1]) for k in range(3)]
+        up, down = [float(d.high[k + 1] - terms[k]) for k in range(3)], [float(terms[k] - d.low[k + 1]) for k in range(3)]
+        figure.add_scatter(
+            x=list(TERMS), y=top, mode="markers", marker={"size": 1, "color": "#888"}, showlegend=False, hoverinfo="skip",
+            error_y={"type": "data", "array": up, "arrayminus": down, "symmetric": False, "color": "#888", "thickness": 1.5},
+        )  # fmt: skip
+    for name, y, text in zip(names, np.add(base, height), texts, strict=True):
+        figure.add_annotation(x=name, y=float(y), text=text, showarrow=False, yshift=12, xshift=0 if name in ("home", "there") else 26)
+    title = f"{plain(pair.domain)}: {plain(d.refused)}" if d.refused else f"{plain(pair.domain)}: overlap {d.overlap:.2f}"
+    figure.update_layout(barmode="stack", title={"text": title, "font": {"size": 14}}, yaxis_title="loss", height=340, margin={"t": 50, "b": 40})
+    return figure
+

@@ -1,0 +1,142 @@
+"""Learners: anything with ``fit`` and ``predict``, configured by its dataclass fields and nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+from elsewhere.data import Array, Data, Examples
+from elsewhere.errors import NotOffered
+from elsewhere.run import Run
+from elsewhere.task import Source
+
+D = TypeVar("D", bound=Data)
+P = TypeVar("P")
+OPTIONAL = ("represent", "adapt", "fit_many")
+
+
+class Learner(Generic[D, P]):
+    """Subclass as a dataclass; fields are JSON values, other learners, estimators or ``named`` things.
+
+    The engine fits a copy and passes data without labels to ``predict``; attributes that ``fit`` makes end in ``_``.
+    ``accepts``, ``sees_unlabelled`` and ``reads`` are properties of the instance: a learner that contains learners
+    derives them from those, others set a plain class attribute.
+    """
+
+    revision: ClassVar[int] = 1  # raise it when the method changes: older trials no longer count
+    trusted: ClassVar[tuple[str, ...]] = ()  # types beyond scikit-learn's public ones that a saved model may hold
+    deterministic: ClassVar[bool] = False  # the seed changes nothing beside the data
+
+    @property
+    def accepts(self) -> type:
+        """The type of data it trains on; checked while planning, before anything runs."""
+        return Examples
+
+    @property
+    def sees_unlabelled(self) -> bool:
+        """Whether it asks for unlabelled data of other domains: granted only then, and shown in every table."""
+        return False
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Columns of the data that it reads beside the inputs."""
+        return ()
+
+    def fit(self, source: Source[D], run: Run = Run()) -> Self:
+        raise NotImplementedError(f"{type(self).__name__} has no fit")
+
+    def predict(self, data: D, run: Run = Run()) -> P:
+        raise NotImplementedError(f"{type(self).__name__} has no predict")
+
+    def represent(self, data: D, run: Run = Run()) -> Array:
+        """Return a representation [n, d]: for probes, neighbours, influence, shift decomposition."""
+        raise NotOffered(f"{type(self).__name__} has no representation")
+
+    def adapt(self, data: D, run: Run = Run()) -> Self:
+        """Return a copy adapted to the unlabelled data of one domain; called before ``predict`` in each."""
+        raise NotOffered(f"{type(self).__name__} does not adapt")
+
+    @staticmethod
+    def fit_many(learners: Sequence[Any], sources: Sequence[Any], runs: Sequence[Run]) -> Sequence[Any]:
+        """Fit aligned lists of copies and return them; what has the same shapes is trained in one pass."""
+        raise NotOffered("this learner is fitted one by one")
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write fields as JSON and fitted attributes as safetensors, JSON, Parquet and sub-folders; never pickle."""
+        from elsewhere.saving import save
+
+        save(self, folder)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], trust: Sequence[type] = ()) -> Self:
+        """Return the learner saved in a folder; only catalogued classes, this class and those in ``trust`` are made."""
+        from elsewhere.saving import load
+
+        loaded: Self = load(folder, trust=(cls, *trust))
+        return loaded
+
+
+def offers(learner: Learner[Any, Any], method: str) -> bool:
+    """Return whether a learner has written an optional method: represent, adapt or fit_many.
+
+    >>> offers(Probe(Learner(), Learner()), "adapt")
+    False
+    """
+    if isinstance(learner, Probe) and method == "represent":
+        return True
+    return getattr(type(learner), method, None) is not getattr(Learner, method)
+
+
+@dataclass
+class Probe(Learner[Any, Any]):
+    """Any learner with ``represent``, plus any head on its representation: read-outs, linear probes, nearest neighbours.
+
+    The encoder is fitted once per source and seed and shared by all heads.
+    """
+
+    encoder: Learner[Any, Any]
+    head: Learner[Any, Any]
+
+    @property
+    def accepts(self) -> type:
+        return self.encoder.accepts
+
+    @property
+    def sees_unlabelled(self) -> bool:
+        return self.encoder.sees_unlabelled or self.head.sees_unlabelled
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (*self.encoder.reads, *self.head.reads)
+
+    def fit(self, source: Source[Any], run: Run = Run()) -> Self:
+        import copy
+
+        self.encoder_ = run.fitted(self.encoder, source)
+        there = {name: self._seen(data, run) for name, data in source.unlabelled.items()}
+        validation = None if source.validation is None else self._seen(source.validation, run)
+        inner = Source(self._seen(source.train, run), validation, there, source.transductive)
+        self.head_ = copy.deepcopy(self.head).fit(inner, run)
+        return self
+
+    def predict(self, data: Any, run: Run = Run()) -> Any:
+        return self.head_.predict(self._seen(data, run), run)
+
+    def represent(self, data: Any, run: Run = Run()) -> Array:
+        return self.encoder_.represent(data, run)
+
+    def _seen(self, data: Any, run: Run) -> Examples:
+        """Represent the data; labels, classes and columns come along where the data have them."""
+        plain = as_examples(data)
+        labels = plain.labels if plain is not None else getattr(data, "labels", None)
+        columns, classes = (plain.columns, plain.classes) if plain is not None else ({}, None)
+        return Examples(self.encoder_.represent(data, run), labels, columns, classes)
+
+
+def as_examples(data: Any) -> Examples | None:
+    """Return the data as ``Examples``: themselves, or what their ``examples()`` gives; None where they have none."""
+    if isinstance(data, Examples):
+        return data
+    return data.examples() if hasattr(data, "examples") else None

@@ -1,0 +1,30 @@
+"""Metrics of the ready-made predictions: classification, regression, calibration, groups."""
+
+from __future__ import annotations
+
+from elsewhere.metrics.calibration import CONFIDENCE, ECE, OVERCONFIDENCE, expected_calibration_error, reliability_curve
+from elsewhere.metrics.classification import ACCURACY, AUROC, BALANCED_ACCURACY, BRIER, MAJORITY_SHARE, NLL, area_under_roc
+from elsewhere.metrics.groups import DEMOGRAPHIC_DISPARITY, EQUALISED_ODDS, WORST_GROUP_ACCURACY, demographic_disparity, equalised_odds
+from elsewhere.metrics.regression import MAE, R2, RMSE, SQUARED_ERROR
+from elsewhere.task import Metric
+
+__all__ = [
+    "area_under_roc",
+    "classification_metrics",
+    "demographic_disparity",
+    "equalised_odds",
+    "expected_calibration_error",
+    "regression_metrics",
+    "reliability_curve",
+]
+
+
+def classification_metrics(groups: bool = False) -> list[Metric]:
+    """Return the metrics of a classification task, accuracy first; with ``groups`` those by the group column too."""
+    fair = [WORST_GROUP_ACCURACY, DEMOGRAPHIC_DISPARITY, EQUALISED_ODDS] if groups else []
+    return [ACCURACY, BALANCED_ACCURACY, NLL, BRIER, ECE, CONFIDENCE, OVERCONFIDENCE, AUROC, MAJORITY_SHARE, *fair]
+
+
+def regression_metrics() -> list[Metric]:
+    """Return the metrics of a regression task, RMSE first."""
+    return [RMSE, MAE, R2, SQUARED_ERROR]

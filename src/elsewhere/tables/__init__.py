@@ -1,0 +1,1 @@
+"""Tables with a column that says where a row comes from, and scikit-learn learners."""

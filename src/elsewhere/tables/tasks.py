@@ -1,0 +1,258 @@
+"""Tasks on tables: one source, held-out home, every other domain elsewhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from elsewhere.data import Array, Examples, find
+from elsewhere.errors import UserError, did_you_mean
+from elsewhere.metrics import classification_metrics, regression_metrics
+from elsewhere.run import Run
+from elsewhere.tables.data import Prepared, Roles, prepare, read_table
+from elsewhere.tables.periods import as_periods
+from elsewhere.task import Domain, Source, Task, task
+
+FINDINGS = ("shift-decomposition",)
+_PREPARED: dict[Any, tuple[Any, Prepared]] = {}
+
+
+@task("table", files=("path",))
+def table(
+    seed: int = 0,
+    path: str | None = None,
+    frame: Any = None,
+    predict: str = "",
+    domain: str = "",
+    source: str | None = None,
+    leave_out: str | None = None,
+    cut: str | None = None,
+    period: str | None = None,
+    features: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+    unit: str | None = None,
+    group: str | None = None,
+    weight: str | None = None,
+    id: str | None = None,
+    kind: Any = None,
+    carried: Sequence[str] = (),
+    trained_on: str | None = None,
+    home_share: float = 0.25,
+    unlabelled: bool = False,
+) -> Task[Examples]:
+    """Make the task of one table and one protocol: ``source``, ``leave_out`` or ``cut`` says where to train.
+
+    A part of the source (``home_share``, stratified by domain and label, units never split, redrawn with the seed) is
+    held out as home; all other domains are judged whole.
+    """
+    roles = Roles(predict, domain, None if features is None else tuple(features), tuple(exclude), unit, group, weight, id, kind, tuple(carried))
+    ready = prepared(path, frame, roles, period)
+    places = _places(ready, period)
+    home = _home(places, source, leave_out, cut)
+    return split(ready, places, home, Run(seed), home_share, trained_on, unlabelled, in_order=period is not None)
+
+
+def prepared(path: str | None, frame: Any, roles: Roles, period: str | None) -> Prepared:
+    """Return the prepared table; the last two are kept, since every trial of a study asks for the same."""
+    key = (_stamp(path), id(frame), roles, period)
+    if key not in _PREPARED:
+        raw = read_table(str(path)) if frame is None else frame
+        if period is not None:
+            raw = as_periods(raw, roles.domain, period)
+        while len(_PREPARED) >= 2:
+            _PREPARED.pop(next(iter(_PREPARED)))
+        _PREPARED[key] = (frame, prepare(raw, roles))
+    return _PREPARED[key][1]
+
+
+def _stamp(path: str | None) -> Any:
+    if path is None or not os.path.isfile(path):
+        return path
+    stat = os.stat(path)
+    return os.path.abspath(path), stat.st_mtime_ns, stat.st_size
+
+
+def _places(ready: Prepared, period: str | None) -> list[str]:
+    """Return the domains: by time if they are periods, else by name."""
+    return sorted(set(ready.columns["domain"]))
+
+
+def _home(places: list[str], source: str | None, leave_out: str | None, cut: str | None) -> list[str]:
+    for named in (source, leave_out, cut):
+        if named is not None and named not in places:
+            raise UserError(f"there is no domain {named!r}{did_you_mean(named, places)}")
+    if len(places) < 2:
+        raise UserError(f"the table has 1 domain, {places[0]!r}; an assay needs a source and at least 1 other")
+    if source is not None:
+        return [source]
+    if cut is not None:
+        if cut == places[0]:
+            raise UserError(f"the cut {cut!r} is the first period: nothing lies before it to train on")
+        return [p for p in places if p < cut]
+    return [p for p in places if p != leave_out]
+
+
+def split(
+    ready: Prepared,
+    places: list[str],
+    home: list[str],
+    run: Run,
+    home_share: float = 0.25,
+    trained_on: str | None = None,
+    unlabelled: bool = False,
+    in_order: bool = False,
+) -> Task[Examples]:
+    """Return the task that trains in ``home`` and is judged on its held-out part and in every other place."""
+    if not 0 < home_share < 1:
+        raise UserError(f"the home share must lie between 0 and 1, not {home_share}")
+    place = ready.columns["domain"]
+    data = Examples(ready.inputs, ready.labels, ready.columns, ready.classes)
+    inside = np.flatnonzero(np.isin(place, home))
+    spoilt = _spoilt(ready, trained_on)
+    test = held_out(data.take(inside), home_share, run.rng("split")) & ~spoilt[inside]
+    if not test.any() or test.all():
+        raise UserError(f"{', '.join(home)} has {len(inside)} rows, too few to hold out {home_share:.0%} of them")
+    train = data.take(inside[~test])
+    domains = [Domain("home" if len(home) > 1 else home[0], data.take(inside[test]), "home")]
+    granted = {}
+    others = [p for p in places if p not in home]
+    for order, name in enumerate(others):
+        rows = np.flatnonzero((place == name) & ~spoilt)
+        if not len(rows):
+            raise UserError(f"no row of {name!r} is left to judge: {trained_on!r} marks all of them as training rows")
+        if unlabelled:
+            judged = held_out(data.take(rows), 0.5, run.rng(f"unlabelled {name}"))
+            granted[name] = data.take(rows[~judged]).unlabelled()
+            rows = rows[judged]
+        domains.append(Domain(name, data.take(rows), "elsewhere", {"order": order + 1} if in_order else {}))
+    metrics = classification_metrics("group" in ready.columns) if ready.classes else regression_metrics()
+    return Task(Source(train, unlabelled=granted), domains, metrics, FINDINGS, (*ready.notes, *_unseen_classes(train, data, others)))
+
+
+def held_out(data: Examples, share: float, rng: np.random.Generator) -> Array:
+    """Return a mask [n]: ``share`` of the units, the same share within every domain and label (a number: by quintile).
+
+    Units are shuffled, sorted by stratum, and every 1/share-th is taken from a random start, so that each stratum gets
+    its share to within one unit.
+    """
+    labels = np.asarray(data.labels)
+    if data.classes is None:
+        labels = np.digitize(labels, np.quantile(labels, [0.2, 0.4, 0.6, 0.8]))
+    unit = data.columns.get("unit", np.arange(len(data)))
+    _, first, which = np.unique(unit, return_index=True, return_inverse=True)
+    stratum = np.unique(data.columns["domain"][first].astype(str), return_inverse=True)[1] * (labels.max() + 1) + labels[first]
+    order = rng.permutation(len(first))
+    order = order[np.argsort(stratum[order], kind="stable")]
+    start = rng.random()
+    position = np.arange(len(order))
+    taken = np.empty(len(order), bool)
+    taken[order] = np.floor((position + 1) * share + start) > np.floor(position * share + start)
+    return np.asarray(taken[which])
+
+
+def _spoilt(ready: Prepared, trained_on: str | None) -> Array:
+    if trained_on is None:
+        return np.zeros(len(ready.labels), bool)
+    values = ready.columns[trained_on]
+    known = {"true", "1", "yes", "false", "0", "no"}
+    text = np.array([str(v).lower().removesuffix(".0") for v in values.tolist()])
+    if odd := set(text) - known:
+        raise UserError(f"column {trained_on!r} says {sorted(odd)[0]!r}; expected true or false: was the row trained on?")
+    return np.isin(text, ["true", "1", "yes"])
+
+
+def _unseen_classes(train: Examples, data: Examples, others: list[str]) -> list[str]:
+    if data.classes is None or train.labels is None:
+        return []
+    unseen = sorted(set(range(len(data.classes))) - set(np.unique(train.labels).tolist()))
+    labels, place = np.asarray(data.labels), data.columns["domain"]
+    said = []
+    for k in unseen:
+        where = [p for p in others if (labels[place == p] == k).any()]
+        if where:
+            said.append(f"Class {data.classes[k]} never occurs in the source; in {', '.join(where)} no learner can get it right.")
+    return said
+
+
+def penguins_path() -> str:
+    """Return the path of the Palmer penguins (A. Horst, A. Hill, K. Gorman; CC0), which ship with the package."""
+    return str(files("elsewhere.tables").joinpath("penguins.csv"))
+
+
+MEASUREMENTS = ("bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g")
+
+
+@task("penguins", choices={"source": ["Adelie"]}, learners=("prior", "logistic-regression", "random-forest"))
+def penguins(seed: int = 0, source: str = "Adelie", features: Sequence[str] = MEASUREMENTS) -> Task[Examples]:
+    """Female or male, learnt on one species and asked of the others."""
+    return table(seed, path=penguins_path(), predict="sex", domain="species", source=source, features=tuple(features))
+
+
+HEART_COLUMNS = (
+    "age sex chest_pain resting_pressure cholesterol fasting_sugar resting_ecg max_heart_rate exercise_angina st_depression st_slope vessels thalassemia disease"
+).split()
+HOSPITALS = {"cleveland": "cleveland", "hungarian": "hungarian", "switzerland": "switzerland", "va": "long-beach"}
+
+
+@task("heart-hospitals", choices={"source": ["cleveland"]}, files=("path",), learners=("prior", "logistic-regression", "boosting"))
+def heart_hospitals(
+    seed: int = 0, source: str = "cleveland", path: str | None = None, features: Sequence[str] | None = None, home_share: float = 0.25
+) -> Task[Examples]:
+    """Heart disease (more than 50 % narrowing), trained in one hospital. Detrano et al. 1989, UCI, CC BY 4.0."""
+    frame = read_heart(path or find("heart-hospitals", "download 'Heart Disease' from the UCI repository into that folder"))
+    return table(seed, frame=frame, predict="disease > 0", domain="hospital", source=source, features=features, home_share=home_share)
+
+
+_FRAMES: dict[str, pd.DataFrame] = {}
+
+
+def read_heart(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read ``heart.csv``, or the four files that UCI publishes, ``processed.{cleveland,hungarian,switzerland,va}.data``."""
+    place = Path(path)
+    key = str(place.resolve())
+    if key not in _FRAMES:
+        joined = place / "heart.csv" if place.is_dir() else place
+        if joined.is_file():
+            _FRAMES[key] = read_table(joined)
+        else:
+            _FRAMES[key] = pd.concat([_published(place, file, name) for file, name in HOSPITALS.items()], ignore_index=True)
+    return _FRAMES[key]
+
+
+def _published(folder: Path, file: str, hospital: str) -> pd.DataFrame:
+    path = folder / f"processed.{file}.data"
+    if not path.exists():
+        raise UserError(f"{folder} has neither heart.csv nor {path.name}; download 'Heart Disease' from the UCI repository")
+    frame = pd.read_csv(path, names=list(HEART_COLUMNS), na_values="?")
+    return frame.assign(hospital=hospital)
+
+
+NON_WAGE = ("interest", "public_assistance", "retirement", "ssi", "social_security", "other")
+
+
+@task("acs-wages", choices={"source": ["CA"]}, files=("path",), learners=("prior", "logistic-regression", "boosting"))
+def acs_wages(seed: int = 0, source: str = "CA", path: str | None = None, states: Sequence[str] = ("FL", "IL", "MD", "AR", "KY", "CO")) -> Task[Examples]:
+    """Wages above 35,000 dollars of people aged 18 to 64, from age, marital status and which other incomes they have (US Census Bureau)."""
+    place = Path(path or find("acs-wages", "it is the American Community Survey sample of the microweight package"))
+    frame = _acs(str(place / "acs_wages.parquet" if place.is_dir() else place))
+    frame = frame[frame.state.isin([source, *states])]
+    return table(seed, frame=_keep(frame, (str(place), source, *states)), predict="income_wage > 35000", domain="state", source=source, group="sex")
+
+
+def _acs(path: str) -> pd.DataFrame:
+    if path not in _FRAMES:
+        raw = read_table(path)
+        raw = raw[raw.age.between(18, 64)]
+        _FRAMES[path] = raw[["state", "sex", "age", "marital", "income_wage"]].assign(**{f"has_{k}": raw[f"income_{k}"] != 0 for k in NON_WAGE})
+    return _FRAMES[path]
+
+
+def _keep(frame: pd.DataFrame, key: tuple[str, ...]) -> pd.DataFrame:
+    """Return one and the same object for one selection, so that it is prepared once."""
+    return _FRAMES.setdefault("|".join(key), frame)
