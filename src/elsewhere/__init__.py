@@ -7,7 +7,9 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -93,9 +95,20 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'elsewhere' has no attribute {name!r}")
     module, _, attribute = _NAMES[name].partition(":")
     value = getattr(import_module(module), attribute)
-    globals()[name] = value  # a submodule of the same name (task, assay) must not win on the second look
+    globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+class _Package(ModuleType):
+    """``elsewhere.assay`` and ``elsewhere.task`` are the function and the decorator, whichever submodule was imported before."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _NAMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

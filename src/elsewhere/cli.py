@@ -48,7 +48,7 @@ def _with_options(kind: str) -> Callable[[Callable[..., None]], Callable[..., No
         parameters = [*(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own.values() if p.name != "options"), *more]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in parameters}
-        del command.__wrapped__  # type: ignore[attr-defined]
+        del command.__wrapped__
         return command
 
     return decorate
@@ -260,7 +260,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except TyperException as error:
         message = error.format_message() if hasattr(error, "format_message") else str(error)
-        hint = f" (see {error.ctx.command_path} --help)" if getattr(error, "ctx", None) else ""
+        context = getattr(error, "ctx", None)
+        hint = f" (see {context.command_path} --help)" if context else ""
         if message:
             typer.echo(f"error: {one_line(message)}{hint}", err=True)
         return 2

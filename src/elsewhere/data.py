@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
@@ -92,6 +92,16 @@ def optional_column(data: Data, name: str) -> Array | None:
         return np.asarray(data.column(name))
     except (UserError, KeyError):
         return None
+
+
+def listed(values: Sequence[str], known: Iterable[str]) -> list[str]:
+    """Return names given one by one or joined by commas; a known name that holds a comma stays whole.
+
+    >>> listed(["a,b", "Washington, DC"], ["a", "b", "Washington, DC"])
+    ['a', 'b', 'Washington, DC']
+    """
+    names = set(known)
+    return [name for value in values for name in ([value] if value in names else [part.strip() for part in value.split(",")])]
 
 
 def root(given: str | os.PathLike[str] | None = None) -> Path:

@@ -27,7 +27,6 @@ class Learner(Generic[D, P]):
 
     revision: ClassVar[int] = 1  # raise it when the method changes: older trials no longer count
     trusted: ClassVar[tuple[str, ...]] = ()  # types beyond scikit-learn's public ones that a saved model may hold
-    deterministic: ClassVar[bool] = False  # the seed changes nothing beside the data
 
     @property
     def accepts(self) -> type:

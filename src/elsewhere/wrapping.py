@@ -71,7 +71,7 @@ class Estimator(EstimatorLearner):
     def build(self, classification: bool, seed: int) -> Any:
         from sklearn.base import clone, is_classifier, is_regressor
 
-        if classification and is_regressor(self.estimator) or not classification and is_classifier(self.estimator):
+        if (classification and is_regressor(self.estimator)) or (not classification and is_classifier(self.estimator)):
             wanted = "classes" if classification else "a number"
             raise UserError(f"{type(self.estimator).__name__} cannot predict this label, which is {wanted}")
         made = clone(self.estimator)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -117,9 +117,7 @@ def holm(p: Array) -> Array:
     return corrected
 
 
-def ranking(
-    scores: pd.DataFrame, higher_is_better: bool, differences: Mapping[tuple[str, str], float] | None = None, confidence: float = 0.95, metric: str = ""
-) -> pd.DataFrame:
+def ranking(scores: pd.DataFrame, higher_is_better: bool, differences: Mapping[tuple[str, str], float] | None = None, confidence: float = 0.95, metric: str = "") -> pd.DataFrame:
     """Rank learners by their mean elsewhere: rank = 1 + how many are better beyond doubt; ties share a rank.
 
     Two learners tie when the paired interval of their difference (within seed, over the same tasks and domains) holds 0, Holm-corrected over all pairs.
@@ -138,7 +136,7 @@ def ranking(
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
     d = np.array([_difference(per_seed[a], per_seed[b], (differences or {}).get((a, b))) for a, b in pairs]).reshape(-1, 4)
     corrected = holm(p_values(*d.T)) if len(pairs) else np.array([])
-    better = {name: 0 for name in names}
+    better = dict.fromkeys(names, 0)
     sign = 1.0 if higher_is_better else -1.0
     for (a, b), p, mean in zip(pairs, corrected, d[:, 0], strict=True):
         if p < 1 - confidence:
@@ -234,7 +232,8 @@ def rank_correlation(x: Array, y: Array, resamples: int = 1000, seed: int = 0) -
     rho = float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
     if len(x) > 2000:
         half = 1.96 * 1.06 / (len(x) - 3) ** 0.5
-        return rho, *(float(v) for v in np.tanh(np.arctanh(np.clip(rho, -0.999999, 0.999999)) + np.array([-half, half])))
+        centre = float(np.arctanh(np.clip(rho, -0.999999, 0.999999)))
+        return rho, float(np.tanh(centre - half)), float(np.tanh(centre + half))
     rows = np.random.default_rng(seed).integers(len(x), size=(resamples, len(x)))
     a, b = rankdata(x[rows], axis=1), rankdata(y[rows], axis=1)
     a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
@@ -255,9 +254,7 @@ class Thresholds:
     chance_deviations: float = 2.0
 
 
-def kind_of_pair(
-    home: Array, elsewhere: Array, n_home: float, n_elsewhere: float, majority: float | None = None, line: Line | None = None, thresholds: Thresholds = Thresholds()
-) -> Kind:
+def kind_of_pair(home: Array, elsewhere: Array, n_home: float, n_elsewhere: float, majority: float | None = None, line: Line | None = None, thresholds: Thresholds = Thresholds()) -> Kind:
     """Return what kind of pair these accuracies come from: does better at home pay elsewhere?
 
     Sampling noise is subtracted from the spreads; rules are tried in the order chance, flat, underspecified, inverse,
@@ -297,7 +294,7 @@ def pairs(scores: pd.DataFrame, metric: str, thresholds: Thresholds = Thresholds
         kind = kind_of_pair(home, away, n_home, n_away, majority, line, thresholds) if probit else ""
         told = {} if line is None else {"slope": line.slope, "slope_low": line.slope_low, "slope_high": line.slope_high, "intercept": line.intercept, "r2": line.r2, "residual": line.residual}
         rows.append({"task": task, "domain": domain, "trials": len(points), "kind": kind, "rho": rho, "rho_low": low, "rho_high": high, **told})
-    columns = "task domain trials kind rho rho_low rho_high slope slope_low slope_high intercept r2 residual".split()
+    columns = ["task", "domain", "trials", "kind", "rho", "rho_low", "rho_high", "slope", "slope_low", "slope_high", "intercept", "r2", "residual"]
     return pd.DataFrame(rows).reindex(columns=columns)
 
 
@@ -306,9 +303,11 @@ def _points(scores: pd.DataFrame, metric: str) -> list[tuple[tuple[str, str], pd
     home = rows[rows.role == "home"].groupby("trial", observed=True).agg(home=("value", "mean"), home_n=("n", "sum"))
     away = rows[rows.role == "elsewhere"].merge(home, left_on="trial", right_index=True).dropna(subset=["value", "home"])
     base = scores[(scores.metric == "majority_share") & (scores.role == "elsewhere")].groupby(["task", "domain"], observed=True).value.mean()
+    shares = {(str(task), str(domain)): float(v) for (task, domain), v in base.items()}  # type: ignore[misc, has-type]
     out = []
     for key, points in away.groupby(["task", "domain"], observed=True, sort=False):
-        out.append(((str(key[0]), str(key[1])), points, float(base[key]) if key in base.index else None))
+        named = (str(key[0]), str(key[1]))
+        out.append((named, points, shares.get(named)))
     return out
 
 
@@ -335,4 +334,4 @@ def predictors(scores: pd.DataFrame, metric: str, seed: int = 0) -> pd.DataFrame
         low, high = found[0][1:] if len(kept) == 1 else np.quantile(np.median(rho[rng.integers(len(rho), size=(1000, len(rho)))], axis=1), [0.025, 0.975])
         rows.append({"home measure": name, "rho": float(np.median(rho)), "low": float(low), "high": float(high), "least": rho.min(), "most": rho.max(), "pairs": len(rho)})
     table = pd.DataFrame(rows, columns=["home measure", "rho", "low", "high", "least", "most", "pairs"])
-    return table.sort_values("rho", key=np.abs, ascending=False).reset_index(drop=True)
+    return table.sort_values("rho", ascending=False).reset_index(drop=True)

@@ -105,7 +105,7 @@ def study_from(
     notes = []
     if any(t.options.get("weight") for t in tasks) and (ignoring := ignoring_weights([n.learner for n in chosen])):
         notes.append(f"Weights are ignored by {', '.join(ignoring)}; metrics use them.")
-    if any("given" == n.name for n in chosen) and not any(t.options.get("trained_on") for t in tasks):
+    if any(t.options.get("carried") and not t.options.get("trained_on") for t in tasks):
         notes.append("Home may contain rows that the given model was trained on, which makes home look better; name the column that marks them: given:column=…,trained_on=….")
     return Study(tuple(tasks), chosen, seeds_of(3 if seeds is None else seeds), expectations, notes=tuple(notes))
 
@@ -203,4 +203,3 @@ def default_folder(what: Any) -> Path:
 def command_line(arguments: Sequence[str]) -> str:
     """Return the command as a person would type it."""
     return shlex.join(["elsewhere", *arguments])
-

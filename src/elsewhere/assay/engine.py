@@ -371,7 +371,6 @@ def _record(trial: Trial, notes: Mapping[str, Any], threads: int) -> dict[str, A
         "seed": trial.seed,
         "options": json.dumps({**_plain(trial.task.options), **_plain_fields(trial.learner)}, default=str),
         "sees_unlabelled": bool(trial.learner.sees_unlabelled),
-        "deterministic": bool(trial.learner.deterministic),
         "about_task": json.dumps(notes),
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "threads": threads,

@@ -247,7 +247,7 @@ def paired_error(result: Result, metric: str, this: pd.DataFrame, that: pd.DataF
     if metric not in each:
         return None
     by = dict(tuple(each.groupby(["trial", "domain"], observed=True)))
-    squares: dict[int, list[float]] = {}
+    squares: dict[Any, list[float]] = {}
     for row in joined.itertuples():
         a, b = by.get((row.trial, row.domain)), by.get((row.trial_other, row.domain))
         if a is None or b is None or len(a) != len(b):

@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 
 from elsewhere import catalogue
-from elsewhere.assay import analysis, engine, plan
+from elsewhere.assay import analysis, engine
 from elsewhere.assay.expectation import Verdict, paired_error
+from elsewhere.assay.plan import Trial
 from elsewhere.assay.store import Store
 from elsewhere.assay.study import Study, construct, from_json, split_options, to_json
 from elsewhere.errors import ExpectationFailed, UserError, did_you_mean, one_line
@@ -38,7 +39,7 @@ class Result:
 
     folder: Path
     study: Study | None = None
-    _kept: dict[str, Any] = field(default_factory=dict, repr=False)
+    _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __init__(self, folder: str | os.PathLike[str], study: Study | None = None) -> None:
         self.folder, self.study, self._kept = Path(folder), study, {}
@@ -130,7 +131,7 @@ class Result:
         if "group" not in each or metric not in each:
             return pd.DataFrame(columns=["task", "learner", "domain", "group", "value", "n"])
         each = each.merge(self.trials()[["trial", "task", "learner"]], on="trial")
-        weight = each["weight"] if "weight" in each else 1.0
+        weight = each.get("weight", 1.0)
         each = each.assign(top=each[metric] * weight, mass=weight)
         table = each.groupby(["task", "learner", "domain", "group"], observed=True).agg(top=("top", "sum"), mass=("mass", "sum"), n=("mass", "size")).reset_index()
         return table.assign(value=table.top / table.mass)[["task", "learner", "domain", "group", "value", "n"]]
@@ -204,17 +205,17 @@ class Result:
 
     # --- tasks and models ---
 
-    def plan(self) -> list[plan.Trial]:
+    def plan(self) -> list[Trial]:
         """Return the planned trials, tasks and learners made anew; needs the data the study was made of."""
         if self.study is None:
             self.study = from_json(self.about)
         if "plan" not in self._kept:
             s = self.study
-            self._kept["plan"] = [plan.Trial(t, n.learner, n.label, n.name, seed) for t in s.tasks for seed in s.seeds for n in s.learners]
-        trials: list[plan.Trial] = self._kept["plan"]
+            self._kept["plan"] = [Trial(t, n.learner, n.label, n.name, seed) for t in s.tasks for seed in s.seeds for n in s.learners]
+        trials: list[Trial] = self._kept["plan"]
         return trials
 
-    def trial(self, key: str) -> plan.Trial:
+    def trial(self, key: str) -> Trial:
         """Return one trial by its key."""
         for t in self.plan():
             if t.key == key:
@@ -229,8 +230,8 @@ class Result:
         """Return the fitted learner of a trial: fitted again, since trials are deterministic."""
         if ("fitted", trial) not in self._kept:
             one = self.trial(trial)
-            self._kept[("fitted", trial)] = engine.fit(one, engine._task(one), self.folder)[:2]  # type: ignore[index]
-        return self._kept[("fitted", trial)][0]  # type: ignore[index]
+            self._kept[("fitted", trial)] = engine.fit(one, engine._task(one), self.folder)[:2]
+        return self._kept[("fitted", trial)][0]
 
     def predictions(self, trial: str, domain: str) -> Any:
         """Return the prediction of a trial in a domain, made again."""
@@ -290,7 +291,7 @@ def make_explainer(text: str, fields: Mapping[str, Any]) -> Explainer:
     return made
 
 
-def write_study(folder: Path, study: Study, trials: list[plan.Trial], command: str) -> None:
+def write_study(folder: Path, study: Study, trials: list[Trial], command: str) -> None:
     """Write ``study.json``: the study, the keys of its planned trials, the command that repeats it.
 
     Raises:
@@ -341,7 +342,6 @@ def _joined(rows: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     return frame.drop(columns="about")
 
 
-def _taken(values: pd.Series[Any], at: np.ndarray[Any, Any]) -> pd.Categorical:
+def _taken(values: pd.Series[Any], at: np.ndarray[Any, Any]) -> Any:
     category = pd.Categorical(values)
     return pd.Categorical.from_codes(category.codes[at], dtype=category.dtype)
-

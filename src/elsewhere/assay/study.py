@@ -195,7 +195,7 @@ def _catalogued_name(kind: type) -> str | None:
 def parse_task(text: str, options: Mapping[str, Any] | None = None) -> TaskFunction:
     """Read ``NAME:option=value,…`` of the catalogue, or ``module:function``."""
     if text in catalogue.entries("tasks"):
-        name, found = text, {}
+        name, found = text, dict[str, Any]()
     elif ":" in text and "=" not in text and text.partition(":")[0] not in catalogue.entries("tasks"):
         return _bound(resolve(text), options or {}, text)
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -50,12 +50,12 @@ def _domains(result: Result, learner: str, metric: str) -> list[str]:
         return []
     fails, sure = mine[mine.low > 0], mine[mine.low.notna()]
     if len(mine) <= MOST:
-        return [_domain(result, row, learner, metric) for _, row in mine.iterrows()]
-    worst = _domain(result, mine.iloc[0], learner, metric)
+        return [_domain(result, row, metric) for _, row in mine.iterrows()]
+    worst = _domain(result, mine.iloc[0], metric)
     return [f"{learner} is worse than at home beyond doubt in {len(fails)} of {len(sure)} domains elsewhere. Worst: {worst}"]
 
 
-def _domain(result: Result, row: pd.Series[float], learner: str, metric: str) -> str:
+def _domain(result: Result, row: Any, metric: str) -> str:
     where = f"{row.domain}" + (f" ({row.task})" if result.gaps().task.nunique() > 1 and row.task else "")
     change = f"{metric} {row.home:.2f} at home, {row.value:.2f} there"
     if pd.isna(row.low):
@@ -68,7 +68,7 @@ def _domain(result: Result, row: pd.Series[float], learner: str, metric: str) ->
     return f"In {where} no difference from home is beyond doubt: {change} (difference {-row.gap:+.2f}, interval [{-row.high:.2f}, {-row.low:.2f}])."
 
 
-def _no_better(result: Result, row: pd.Series[float], metric: str) -> str:
+def _no_better(result: Result, row: Any, metric: str) -> str:
     """Say where always guessing the most frequent class there would do as well."""
     if metric != "accuracy" or "majority_share" not in set(result.scores().metric):
         return ""
@@ -88,9 +88,15 @@ def _foretells(result: Result, metric: str) -> list[str]:
         most = int(trials.max()) if len(trials) else 0
         return [f"Whether a measure at home foretells {metric} elsewhere takes at least {ENOUGH} trials of a task; there are {most}."] if most < ENOUGH else []
     top = table.iloc[0]
-    over = f"median over {int(top.pairs)} pairs" if top.pairs > 1 else "over its trials"
-    strong = "foretells" if top.rho > 0.5 and top.low > 0 else "says little about"
-    return [f"Of the measures at home, {top['home measure']} {strong} {metric} elsewhere best: rank correlation {top.rho:.2f} [{top.low:.2f}, {top.high:.2f}], {over}."]
+    if top.pairs > 4:
+        told = f"rank correlation {top.rho:.2f} [{top.low:.2f}, {top.high:.2f}], median over {int(top.pairs)} pairs"
+    elif top.pairs > 1:
+        told = f"rank correlation {top.least:.2f} to {top.most:.2f} over {int(top.pairs)} pairs"
+    else:
+        told = f"rank correlation {top.rho:.2f} [{top.low:.2f}, {top.high:.2f}] over its trials"
+    if top.rho > 0.5 and top.low > 0:
+        return [f"Of the measures at home, {top['home measure']} foretells {metric} elsewhere best: {told}."]
+    return [f"No measure at home foretells {metric} elsewhere well; the best is {top['home measure']}: {told}."]
 
 
 def _missing(result: Result) -> list[str]:
@@ -102,8 +108,7 @@ def _missing(result: Result) -> list[str]:
         said.append(f"{len(rows)} trial{'s' * (len(rows) > 1)} of {names} failed: {reason}.")
     if result.missing:
         said.append(f"{result.missing} of {len(result.about['planned'])} planned trials have not run yet.")
-    versions = trials.versions.unique() if "versions" in trials else []
-    if len(versions) > 1 or ("threads" in trials and trials.threads.nunique() > 1):
+    if ("versions" in trials and trials.versions.nunique() > 1) or ("threads" in trials and trials.threads.nunique() > 1):
         said.append("Trials ran under different library versions or thread counts: small differences may come from there.")
     return said
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from elsewhere.data import Array
+from elsewhere.data import Array, listed
 from elsewhere.errors import UserError, did_you_mean
 from elsewhere.explain.domain_classifier import Cases, Classifier, area, cases, column_areas, log_ratio
 
@@ -94,7 +94,7 @@ def decompose(
     Args:
         home_x, elsewhere_x: features of test examples (not training examples), same columns.
         home_loss, elsewhere_loss: [n] or [n, models] loss per example.
-        classifier: "logistic" (standardised, squares, one-hot, missing indicators, C = 1) or "boosting".
+        classifier: "logistic" (standardised, squares, one-hot, missing indicators, C = 10) or "boosting".
         features, exclude: which columns to decompose on; the identity holds for any subset.
         folds: of the cross-fitting; units are never split.
         resamples: for the intervals: units drawn within each domain, the logistic classifier refitted.
@@ -143,10 +143,7 @@ def terms_with(ratio: Array, there: Array, losses: Sequence[Array], weights: Seq
         w = expit(sign * ratio[:, mine]) * u
         n = counts[:, mine]
         plain = n @ np.c_[u, u[:, None] * loss]
-        if len(ratio) == 1:
-            shared = n @ np.c_[w[0], w[0][:, None] * loss]
-        else:
-            shared = (n * w) @ np.c_[np.ones(len(u)), loss]
+        shared = n @ np.c_[w[0], w[0][:, None] * loss] if len(ratio) == 1 else (n * w) @ np.c_[np.ones(len(u)), loss]
         sides.append((plain[:, 1:] / plain[:, :1], shared[:, 1:] / shared[:, :1]))
     (home, shared_home), (away, shared_away) = sides
     return np.stack([home, shared_home, shared_away, away], axis=1)
@@ -160,6 +157,8 @@ def importance_weighted(ratio: Array, there: Array, home_loss: Array, elsewhere_
 
 
 def _chosen(home: pd.DataFrame, away: pd.DataFrame, features: Sequence[str] | None, exclude: Sequence[str], forbidden: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    known = [*home.columns, *forbidden]
+    features, exclude = None if features is None else listed(features, known), listed(exclude, known)
     for name in [*(features or ()), *exclude]:
         if name in forbidden:
             raise UserError(f"feature {name!r} is the domain or the label: it would leak")

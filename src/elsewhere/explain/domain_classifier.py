@@ -14,6 +14,9 @@ from elsewhere.encoding import Encoder
 from elsewhere.errors import UserError
 
 Classifier = Literal["logistic", "boosting"]
+# Inverse penalty on standardised features. With 1, as one would take on raw ones, the penalty bites where domains are far
+# apart: at m = 4 of the known-terms world the first term comes out 0.047 too small (8 standard errors); with 10 it does not.
+STRENGTH = 10.0
 _CHUNK = 4_000_000  # numbers of a [resamples, n] block
 
 
@@ -36,9 +39,7 @@ class Cases:
         return float(np.log((1 - a) / a))
 
 
-def cases(
-    home: pd.DataFrame, elsewhere: pd.DataFrame, classifier: Classifier, folds: int, rng: np.random.Generator, home_unit: Array | None = None, elsewhere_unit: Array | None = None
-) -> Cases:
+def cases(home: pd.DataFrame, elsewhere: pd.DataFrame, classifier: Classifier, folds: int, rng: np.random.Generator, home_unit: Array | None = None, elsewhere_unit: Array | None = None) -> Cases:
     """Encode the union of two samples and deal their units into folds, domain by domain."""
     both = pd.concat([home, elsewhere], ignore_index=True)
     encoder = Encoder(squares=True) if classifier == "logistic" else Encoder(codes=True, max_categories=200)
@@ -80,7 +81,7 @@ def log_ratio(c: Cases, counts: Array | None = None, start: Array | None = None)
     return out + c.offset, np.array(begun)
 
 
-def fit_logistic(design: Array, label: Array, counts: Array, C: float = 1.0, start: Array | None = None, steps: int = 100) -> Array:
+def fit_logistic(design: Array, label: Array, counts: Array, C: float = STRENGTH, start: Array | None = None, steps: int = 100) -> Array:
     """Fit many weighted logistic regressions at once by Newton's method and return coefficients [resamples, d].
 
     Each minimises ½ |b|² + C Σ_i counts_i log(1 + exp(∓ design_i b)), as scikit-learn does; the last column is the
@@ -155,9 +156,9 @@ def _boosted(c: Cases) -> Array:
         inside = c.fold != k
         held = c.fold == (k + 1) % c.folds
         grown = inside & ~held
-        model = HistGradientBoostingClassifier(
-            max_iter=100, max_leaf_nodes=8, learning_rate=0.05, early_stopping=False, random_state=0, categorical_features=np.array(c.categorical)
-        ).fit(c.x[grown], c.there[grown])
+        model = HistGradientBoostingClassifier(max_iter=100, max_leaf_nodes=8, learning_rate=0.05, early_stopping=False, random_state=0, categorical_features=np.array(c.categorical)).fit(
+            c.x[grown], c.there[grown]
+        )
         platt = LogisticRegression(C=1e6).fit(model.decision_function(c.x[held])[:, None], c.there[held])
         out[~inside] = platt.decision_function(model.decision_function(c.x[~inside])[:, None])
     return out + c.offset
@@ -180,5 +181,3 @@ def column_areas(home: pd.DataFrame, elsewhere: pd.DataFrame, folds: int, rng: n
             continue
         found[name] = area(log_ratio(c)[0][0], c.there)
     return pd.Series(found, dtype=float).sort_values(ascending=False)
-
-

@@ -71,15 +71,17 @@ def _rules(tree: Any, names: list[tuple[str, str | None]], frame: pd.DataFrame) 
     """Return the rule of every leaf in words."""
     found: dict[int, str] = {}
 
-    def walk(node: int, told: list[str]) -> None:
+    def walk(node: int, told: dict[tuple[int, bool], float]) -> None:
+        """``told``: the tightest threshold so far for each (feature, above)."""
         if tree.children_left[node] < 0:
-            found[node] = " and ".join(told) or "everywhere"
+            found[node] = " and ".join(_condition(*names[k], above, bound, frame) for (k, above), bound in told.items()) or "everywhere"
             return
-        column, level = names[tree.feature[node]]
+        k, threshold = int(tree.feature[node]), float(tree.threshold[node])
         for child, above in ((tree.children_left[node], False), (tree.children_right[node], True)):
-            walk(int(child), [*told, _condition(column, level, above, float(tree.threshold[node]), frame)])
+            before = told.get((k, above), threshold)
+            walk(int(child), {**told, (k, above): max(before, threshold) if above else min(before, threshold)})
 
-    walk(0, [])
+    walk(0, {})
     return found
 
 

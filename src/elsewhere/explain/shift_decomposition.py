@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 MOST_PAIRS, MOST_LEARNERS, MOST_FIGURES = 12, 6, 6
 LIMITS = (
-    "The identity holds for the features used: a changed relation may be a feature that nobody measured. "
-    "Intervals hold the sampling of test examples{refit}; the trained models are taken as they are."
+    "The identity holds for the features used: a changed relation may be a feature that nobody measured. Intervals hold the sampling of test examples{refit}; the trained models are taken as they are."
 )
 
 
@@ -184,7 +183,7 @@ def _pair(result: Result, task: str, domain: str, trials: pd.DataFrame, each: pd
             chosen = [d for d in made.domains if (d.role == "home" if side == "home" else d.name == domain)]
             for d in chosen:
                 data = d.load()
-                x, what = _features(result, of_seed, data, what)
+                x, what = _features(result, of_seed, data)
                 frames.append(_with_columns(x, data))
                 mine = each[(each.domain == d.name) & each.trial.isin(of_seed.trial)]
                 wide = mine.pivot(index="row", columns="trial", values=loss)
@@ -199,9 +198,10 @@ def _pair(result: Result, task: str, domain: str, trials: pd.DataFrame, each: pd
         sides[side] = (x[first].reset_index(drop=True), mean.loc[x.index[first]])
     (home_x, home_loss), (away_x, away_loss) = sides["home"], sides["away"]
     kept = [n for n in learners if n in home_loss and n in away_loss]
-    lost = [v[kept].to_numpy() if not higher else 1 - v[kept].to_numpy() for v in (home_loss, away_loss)]
+    home_lost, away_lost = (1 - v[kept].to_numpy() if higher else v[kept].to_numpy() for v in (home_loss, away_loss))
     aside = [{k: (x.pop(f"\0{k}").to_numpy() if f"\0{k}" in x else None) for k in ("weight", "unit")} for x in (home_x, away_x)]
-    return _Pair(task, domain, kept, home_x, away_x, *lost, aside[0]["weight"], aside[1]["weight"], aside[0]["unit"], aside[1]["unit"], what, many)
+    here, there = aside
+    return _Pair(task, domain, kept, home_x, away_x, home_lost, away_lost, here["weight"], there["weight"], here["unit"], there["unit"], what, many)
 
 
 def _with_columns(x: pd.DataFrame, data: Any) -> pd.DataFrame:
@@ -213,19 +213,19 @@ def _with_columns(x: pd.DataFrame, data: Any) -> pd.DataFrame:
     return x.assign(**told)
 
 
-def _features(result: Result, trials: pd.DataFrame, data: Any, what: str) -> tuple[pd.DataFrame, str]:
+def _features(result: Result, trials: pd.DataFrame, data: Any) -> tuple[pd.DataFrame, str]:
     """Return the raw columns of a table, else a representation of at most 64 numbers, and what they are called."""
     plain_data = as_examples(data)
     if plain_data is not None and hasattr(plain_data.inputs, "iloc"):
         return plain_data.inputs.reset_index(drop=True), "the table's columns"
     for trial in trials.itertuples():
-        fitted = result.fitted(trial.trial)
+        fitted = result.fitted(str(trial.trial))
         if offers(fitted, "represent"):
             try:
                 z = np.asarray(fitted.represent(data), float)
             except NotOffered:
                 continue
-            return _principal(result, trial.trial, fitted, z), f"what {trial.learner} represents"
+            return _principal(result, str(trial.trial), fitted, z), f"what {trial.learner} represents"
     if plain_data is not None:
         z = np.asarray(plain_data.inputs, float)
         return pd.DataFrame(z.reshape(len(z), -1)).add_prefix("input "), "the inputs"
@@ -259,7 +259,8 @@ def sentence(pair: Any, d: Decomposition, least: float, chosen: str = "") -> str
         names = [f"`{n}`" for n in d.apart]
         alone = f"; {', '.join(names)} alone {'tell' if len(names) > 1 else 'tells'} them apart" if names else ""
         if d.auc >= 0.98 and not chosen:
-            return f"{where} ({change}) the reason cannot be told: {d.refused}{alone}. These are cases never seen at home: no reweighting can help, only measuring there (or decompose on other columns with --features or --exclude)."
+            lesson = "These are cases never seen at home: no reweighting can help, only measuring there (or decompose on other columns with --features or --exclude)."
+            return f"{where} ({change}) the reason cannot be told: {d.refused}{alone}. {lesson}"
         return f"{where} ({change}) the reason cannot be told: {d.refused}{alone}."
     if answer == "no gap worth explaining":
         return f"{where} there is no gap worth explaining ({change}, difference {d.gap:+.3f} [{d.low[0]:.3f}, {d.high[0]:.3f}])."
@@ -304,4 +305,3 @@ def waterfall(pair: Any, d: Decomposition) -> go.Figure:
     title = f"{plain(pair.domain)}: {plain(d.refused)}" if d.refused else f"{plain(pair.domain)}: overlap {d.overlap:.2f}"
     figure.update_layout(barmode="stack", title={"text": title, "font": {"size": 14}}, yaxis_title="loss", height=340, margin={"t": 50, "b": 40})
     return figure
-

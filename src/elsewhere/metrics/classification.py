@@ -53,7 +53,7 @@ def auroc(prediction: ClassPrediction, data: Examples) -> Estimate:
         raise Undefined("one class only")
     scores = p if prediction.logits is None else prediction.logits - (prediction.logits[:, :1] if p.shape[1] == 2 else 0)
     parts = [area_under_roc(scores[:, k] if p.shape[1] == 2 else p[:, k], labels == k, weights(data)) for k in codes]
-    influence = np.mean([part.influence for part in parts], axis=0)
+    influence = np.mean([np.asarray(part.influence) for part in parts], axis=0)
     return Estimate(float(np.mean([part.value for part in parts])), influence=influence)
 
 

@@ -177,7 +177,7 @@ def _check_roles(frame: pd.DataFrame, roles: Roles, behind: str) -> None:
         if name is None:
             continue
         _known(name, frame, role)
-        if name in taken and role in ("domain", "weight") or taken.get(name) == "predict":
+        if (name in taken and role in ("domain", "weight")) or taken.get(name) == "predict":
             raise UserError(f"column {name!r} cannot be both {taken[name]} and {role}")
         taken.setdefault(name, role)
     for name in roles.carried:
@@ -345,7 +345,7 @@ def _odd_values(name: str, values: pd.Series[Any], domain: Array, places: Array)
         for place, share in where:
             if share == 1:
                 said.append(f"{name} is {stand_in:g} in every row of {place}: it was never measured there?")
-        told = ", ".join(f"{int(round(share * (domain == place).sum()))} in {place}" for place, share in where if 0 < share < 1)
+        told = ", ".join(f"{round(share * (domain == place).sum())} in {place}" for place, share in where if 0 < share < 1)
         if told:
             said.append(f"{name} is {stand_in:g} in some rows, far from its other values ({told}): does {stand_in:g} stand for missing?")
     return said

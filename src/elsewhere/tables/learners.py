@@ -25,8 +25,6 @@ _PREDICTOR = "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"
 class Prior(EstimatorLearner):
     """The class shares, or the mean, of the source, whatever the input: the bar that everything must clear."""
 
-    deterministic: ClassVar[bool] = True
-
     def build(self, classification: bool, seed: int) -> Any:
         from sklearn.dummy import DummyClassifier, DummyRegressor
 
@@ -44,7 +42,6 @@ class LogisticRegression(EstimatorLearner):
 
     C: float = 1.0
     steps: int = 1000
-    deterministic: ClassVar[bool] = True
 
     def build(self, classification: bool, seed: int) -> Any:
         from sklearn.linear_model import LogisticRegression as Estimator
@@ -59,7 +56,6 @@ class RidgeRegression(EstimatorLearner):
     """Ridge regression on standardised features and one-hot categories; ``penalty`` is scikit-learn's alpha."""
 
     penalty: float = 1.0
-    deterministic: ClassVar[bool] = True
 
     def build(self, classification: bool, seed: int) -> Any:
         from sklearn.linear_model import Ridge
@@ -119,7 +115,6 @@ class NearestNeighbours(EstimatorLearner):
     """Nearest neighbours on standardised features; a source smaller than ``neighbours`` uses all of it."""
 
     neighbours: int = 5
-    deterministic: ClassVar[bool] = True
     ignores_weights: ClassVar[bool] = True
     trusted: ClassVar[tuple[str, ...]] = (
         "sklearn.metrics._dist_metrics.EuclideanDistance64",
@@ -151,7 +146,6 @@ class Given(Learner[Examples, Prediction]):
     column: str
     scale: Literal["auto", "class", "probability", "score", "value"] = "auto"
     trained_on: str | None = None
-    deterministic: ClassVar[bool] = True
     ignores_weights: ClassVar[bool] = False
 
     @property
@@ -197,4 +191,3 @@ def _numbers(values: Array, column: str) -> Array:
         return np.asarray(values, float)
     except (TypeError, ValueError) as error:
         raise UserError(f"column {column!r} holds text where predictions are numbers") from error
-

@@ -39,7 +39,8 @@ def as_periods(frame: pd.DataFrame, column: str, period: str) -> pd.DataFrame:
         raise UserError(f"period {period!r} is none of {', '.join(NAMES)}, nor a width > 0")
     if is_category(values) or pd.api.types.is_datetime64_any_dtype(values):
         raise UserError(f"period {period} is a width for numbers, and column {column!r} holds {'dates' if not is_category(values) else 'text'}")
-    return frame.assign(**{column: _widths(as_numbers(values), width)})
+    named: Any = _widths(as_numbers(values), width)
+    return frame.assign(**{column: named})
 
 
 def _calendar(values: pd.Series[Any], column: str, period: str) -> Any:

@@ -13,8 +13,9 @@ import pandas as pd
 from elsewhere.assay.engine import duration
 from elsewhere.assay.plan import pilot
 from elsewhere.assay.study import Study, learners_of
+from elsewhere.data import listed
 from elsewhere.errors import UserError, did_you_mean
-from elsewhere.tables.data import Prepared, Roles
+from elsewhere.tables.data import Prepared, Roles, read_table
 from elsewhere.tables.tasks import prepared, table
 from elsewhere.task import TaskFunction
 
@@ -55,10 +56,12 @@ def read(
         raise UserError(f"no protocol {protocol!r}{did_you_mean(protocol, PROTOCOLS)}")
     if kind not in (None, "classification", "regression"):
         raise UserError(f"kind must be classification or regression, not {kind!r}")
+    columns = _column_names(path)
+    features, exclude = None if features is None else listed(features, columns), listed(exclude, columns)
     where = {"frame": path} if isinstance(path, pd.DataFrame) else {"path": str(path)}
     given = {"features": None if features is None else list(features), "exclude": list(exclude), "unit": unit, "group": group, "weight": weight, "id": id, "kind": kind}
     options = {"predict": predict, "domain": domain, "period": period, "home_share": home_share, "unlabelled": unlabelled, "trained_on": trained_on, **given}
-    options["carried"] = [c for c in dict.fromkeys([*carried, *([trained_on] if trained_on else [])])]
+    options["carried"] = list(dict.fromkeys([*carried, *([trained_on] if trained_on else [])]))
     roles = Roles(predict, domain, None if features is None else tuple(features), tuple(exclude), unit, group, weight, id, kind, tuple(options["carried"]))
     ready = prepared(None if "frame" in where else str(path), where.get("frame"), roles, period)
     places = sorted(set(ready.columns["domain"]))
@@ -66,14 +69,19 @@ def read(
         raise UserError(f"the table has 1 domain, {places[0]!r}; an assay needs a source and at least 1 other")
     if len(places) > len(ready.labels) / 2:
         raise UserError(f"domain column {domain!r} has {len(places):,} different values in {len(ready.labels):,} rows; is it a number or a date? Then say --period")
+    source = listed(source, places)
     name = "table" if "frame" in where else re.sub(r"[^\w.-]+", "-", Path(str(path)).name.split(".")[0]) or "table"
     told = {k: v for k, v in {**where, **options}.items() if v is not None and v != [] and v is not False and not (k == "home_share" and v == 0.25)}
     base = TaskFunction(name, table.make, files=("path",), options=told, learners=_default_learners(ready), summary=_summary(ready, places))
-    choice, values = _choices(places, list(source), protocol, period, cut)
+    choice, values = _choices(places, source, protocol, period, cut)
     function = TaskFunction(**{**vars(base), "choices": {choice: values}})
     if choice == "leave_out" and len(values) > MOST_LEFT_OUT and protocol is None:
         raise UserError(_too_many(function, ready, str(path), predict, domain))
     return function
+
+
+def _column_names(path: str | pd.DataFrame) -> list[str]:
+    return [str(c) for c in (path if isinstance(path, pd.DataFrame) else read_table(path)).columns]
 
 
 def _choices(places: list[str], source: list[str], protocol: str | None, period: str | None, cut: str | None) -> tuple[str, list[str]]:

@@ -53,7 +53,7 @@ def table(
     """
     roles = Roles(predict, domain, None if features is None else tuple(features), tuple(exclude), unit, group, weight, id, kind, tuple(carried))
     ready = prepared(path, frame, roles, period)
-    places = _places(ready, period)
+    places = sorted(set(ready.columns["domain"]))
     home = _home(places, source, leave_out, cut)
     return split(ready, places, home, Run(seed), home_share, trained_on, unlabelled, in_order=period is not None)
 
@@ -76,11 +76,6 @@ def _stamp(path: str | None) -> Any:
         return path
     stat = os.stat(path)
     return os.path.abspath(path), stat.st_mtime_ns, stat.st_size
-
-
-def _places(ready: Prepared, period: str | None) -> list[str]:
-    """Return the domains: by time if they are periods, else by name."""
-    return sorted(set(ready.columns["domain"]))
 
 
 def _home(places: list[str], source: str | None, leave_out: str | None, cut: str | None) -> list[str]:
@@ -195,15 +190,14 @@ def penguins(seed: int = 0, source: str = "Adelie", features: Sequence[str] = ME
 
 
 HEART_COLUMNS = (
-    "age sex chest_pain resting_pressure cholesterol fasting_sugar resting_ecg max_heart_rate exercise_angina st_depression st_slope vessels thalassemia disease"
-).split()
+    *("age", "sex", "chest_pain", "resting_pressure", "cholesterol", "fasting_sugar", "resting_ecg"),
+    *("max_heart_rate", "exercise_angina", "st_depression", "st_slope", "vessels", "thalassemia", "disease"),
+)
 HOSPITALS = {"cleveland": "cleveland", "hungarian": "hungarian", "switzerland": "switzerland", "va": "long-beach"}
 
 
 @task("heart-hospitals", choices={"source": ["cleveland"]}, files=("path",), learners=("prior", "logistic-regression", "boosting"))
-def heart_hospitals(
-    seed: int = 0, source: str = "cleveland", path: str | None = None, features: Sequence[str] | None = None, home_share: float = 0.25
-) -> Task[Examples]:
+def heart_hospitals(seed: int = 0, source: str = "cleveland", path: str | None = None, features: Sequence[str] | None = None, home_share: float = 0.25) -> Task[Examples]:
     """Heart disease (more than 50 % narrowing), trained in one hospital. Detrano et al. 1989, UCI, CC BY 4.0."""
     frame = read_heart(path or find("heart-hospitals", "download 'Heart Disease' from the UCI repository into that folder"))
     return table(seed, frame=frame, predict="disease > 0", domain="hospital", source=source, features=features, home_share=home_share)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,12 @@ from elsewhere.metrics.regression import SQUARED_ERROR
 from elsewhere.prediction import ClassPrediction
 from elsewhere.run import Run
 from elsewhere.task import Domain, Source, Task, task
+
+if TYPE_CHECKING:
+    from elsewhere.assay.result import Result
+
+
+TERMS = ("harder cases", "relation changed", "cases unseen at home")
 
 
 @task("worlds/known-terms", choices={"shift": [1.0]}, learners=("given:column=prediction",))
@@ -34,12 +40,14 @@ def known_terms(seed: int = 0, shift: float = 1.0, relation: float = 0.3, home: 
         columns: dict[str, Array] = {"prediction": np.zeros(n), "id": first + np.arange(n)}
         return Examples(pd.DataFrame({"x": x}), rng.choice([-1.0, 1.0], n) * np.sqrt(loss), columns)
 
-    domains = [Domain("home", place(home, 0, 0, 0), "home"), Domain("elsewhere", place(elsewhere, shift, relation, home), "elsewhere", {"shift": shift})]
+    truth, overlap = true_terms(shift, relation)
+    about = {"shift": shift, "true overlap": overlap, **{f"true {name}": float(v) for name, v in zip(TERMS, truth, strict=True)}}
+    domains = [Domain("home", place(home, 0, 0, 0), "home"), Domain("elsewhere", place(elsewhere, shift, relation, home), "elsewhere", about)]
     metrics = [SQUARED_ERROR, *(m for m in regression_metrics() if m is not SQUARED_ERROR)]
     return Task(Source(place(200, 0, 0, home + elsewhere)), domains, metrics, ("shift-decomposition",))
 
 
-def risk(x: Array, relation: float) -> Array:
+def risk(x: Any, relation: float) -> Any:
     """Return the expected loss at x of the known-terms world."""
     return 0.1 + 0.2 * np.square(x) + relation / (1 + np.exp(-2 * x))
 
@@ -70,7 +78,6 @@ class RandomDirection(Learner[Examples, ClassPrediction]):
     drawn with the seed: a family of classifiers of every quality, for worlds where all of them lie on one line."""
 
     angle: float = 30.0
-    deterministic: ClassVar[bool] = False
 
     def fit(self, source: Source[Examples], run: Run = Run()) -> Self:
         x, y = np.asarray(source.train.inputs, float), 2.0 * np.asarray(source.train.labels) - 1
@@ -87,9 +94,7 @@ class RandomDirection(Learner[Examples, ClassPrediction]):
 
 
 @task("worlds/linear-gaussian", learners=tuple(f"random-direction:angle={a}" for a in (0, 15, 30, 45, 55, 65, 75, 85)))
-def linear_gaussian(
-    seed: int = 0, dimensions: int = 20, separation: float = 1.5, shrink: float = 0.7, noise: float = 1.3, moved: float = 0.0, n: int = 2_000
-) -> Task[Examples]:
+def linear_gaussian(seed: int = 0, dimensions: int = 20, separation: float = 1.5, shrink: float = 0.7, noise: float = 1.3, moved: float = 0.0, n: int = 2_000) -> Task[Examples]:
     """Home x | y ~ N(yμ, I), elsewhere N(shrink · yμ + moved · δ, noise² I), y = ±1, |μ| = separation, δ a random direction.
 
     With ``moved`` 0 every linear classifier through the origin lies on Φ⁻¹(elsewhere) = (shrink / noise) Φ⁻¹(home)
@@ -108,3 +113,13 @@ def linear_gaussian(
 
     domains = [Domain("home", place(n, 1, 1), "home"), Domain("elsewhere", place(n, shrink, noise, moved * off), "elsewhere")]
     return Task(Source(place(n, 1, 1)), domains, classification_metrics())
+
+
+def slope_error(result: Result) -> float:
+    """Return how far the fitted slope of the linear-Gaussian world lies from shrink / noise."""
+    return abs(float(result.pairs("accuracy").slope.iloc[0]) - 0.7 / 1.3)
+
+
+def rank_correlation_of_pair(result: Result) -> float:
+    """Return Spearman's correlation of accuracy at home and elsewhere over the trials."""
+    return float(result.pairs("accuracy").rho.iloc[0])

@@ -15,18 +15,18 @@ PALETTE = ("#4c6ef5", "#e8590c", "#2f9e44", "#ae3ec9", "#f08c00", "#1098ad", "#e
 MOST_POINTS, MOST_PANELS = 2000, 12
 
 
-def heat_map(cells: pd.DataFrame, metric: str, higher_is_better: bool) -> go.Figure:
+def heat_map(cells: pd.DataFrame, higher_is_better: bool) -> go.Figure:
     """Draw learner × domain, home first; darker is better, the value in every cell."""
     wide = cells.pivot_table(index="learner", columns="column", values="value", sort=False, observed=True)
     text = [[("" if np.isnan(v) else f"{v:.2f}") for v in row] for row in wide.to_numpy()]
     figure = go.Figure(
         go.Heatmap(
             z=wide.to_numpy().tolist(), x=[plain(c) for c in wide.columns], y=[plain(r) for r in wide.index], text=text if wide.size <= 600 else None,
-            texttemplate="%{text}" if wide.size <= 600 else None, colorscale="Viridis", reversescale=not higher_is_better, colorbar={"title": metric, "thickness": 12},
+            texttemplate="%{text}" if wide.size <= 600 else None, colorscale="Viridis", reversescale=not higher_is_better, colorbar={"thickness": 12},
             hovertemplate="%{y}<br>%{x}<br>%{z:.3f}<extra></extra>",
         )
     )  # fmt: skip
-    figure.update_layout(height=120 + 28 * len(wide), yaxis={"autorange": "reversed", "automargin": True}, xaxis={"automargin": True, "side": "top"}, margin={"t": 90, "l": 20})
+    figure.update_layout(height=130 + 34 * len(wide), yaxis={"autorange": "reversed", "automargin": True}, xaxis={"automargin": True, "side": "top"}, margin={"t": 50, "l": 20, "b": 20})
     return figure
 
 

@@ -7,12 +7,13 @@
   const theme = () => ({
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", "font.color": colour("--ink"),
     "xaxis.gridcolor": colour("--edge"), "yaxis.gridcolor": colour("--edge"),
+    "modebar.bgcolor": "rgba(0,0,0,0)", "modebar.color": colour("--soft"),
     "xaxis.zerolinecolor": colour("--edge"), "yaxis.zerolinecolor": colour("--edge"),
   });
 
   const draw = (plot) => {
     const spec = JSON.parse(document.getElementById(plot.dataset.figure).textContent);
-    return Plotly.newPlot(plot, spec.data, { ...spec.layout, autosize: true }, { responsive: true, displaylogo: false })
+    return Plotly.newPlot(plot, spec.data, { ...spec.layout, autosize: true }, { responsive: true, displaylogo: false, displayModeBar: "hover" })
       .then(() => Plotly.relayout(plot, theme()))
       .then(() => { plot.dataset.drawn = "yes"; });
   };

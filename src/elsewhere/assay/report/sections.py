@@ -47,21 +47,47 @@ def section(title: str, text: str = "", tables: list[Any] | None = None, plots: 
 
 def table_of(frame: pd.DataFrame, caption: str, digits: int = 3) -> dict[str, Any]:
     """Return a table as the page wants it; long ones are cut, and say so."""
+    frame = _readable(frame, digits)
     note = f"The first {MOST_ROWS} of {len(frame):,} rows; all are in the Parquet files of the result." if len(frame) > MOST_ROWS else ""
     shown = frame.head(MOST_ROWS)
     rows = [[_cell(v, digits) for v in row] for row in shown.itertuples(index=False)]
     return {"caption": caption, "columns": [str(c) for c in frame.columns], "rows": rows, "note": note}
 
 
+def _readable(frame: pd.DataFrame, digits: int) -> pd.DataFrame:
+    """Return the frame with each value and its bounds in one column, and without a task column that says one thing only."""
+    out = frame.drop(columns="task") if "task" in frame and frame.task.nunique() == 1 else frame.copy()
+    for name in list(out.columns):
+        bounds = next(([low, high] for low, high in ((f"{name} low", f"{name} high"), (f"{name}_low", f"{name}_high")) if low in out and high in out), None)
+        if bounds is None and name == next((c for c in ("value", "gap", "rho", "change") if c in out), None) and {"low", "high"} <= set(out.columns):
+            bounds = ["low", "high"]
+        if bounds is not None:
+            merged: Any = [_Interval(v, low, high, digits) for v, low, high in zip(out[name], out[bounds[0]], out[bounds[1]], strict=True)]
+            out[name] = merged
+            out = out.drop(columns=bounds)
+    return out
+
+
+class _Interval:
+    """A value with its bounds, shown as one cell and sorted by the value."""
+
+    def __init__(self, value: float, low: float, high: float, digits: int) -> None:
+        self.value = float("nan") if value is None else float(value)
+        bounds = "" if pd.isna(low) or pd.isna(high) else f" [{low:,.{digits}f}, {high:,.{digits}f}]"
+        self.text = "–" if np.isnan(self.value) else f"{self.value:,.{digits}f}{bounds}"
+
+
 def _cell(value: Any, digits: int) -> dict[str, Any]:
-    if value is None or (isinstance(value, (float, np.floating)) and np.isnan(value)):
+    if isinstance(value, _Interval):
+        return {"text": value.text, "sort": "" if np.isnan(value.value) else repr(value.value), "number": True}
+    if value is None or (isinstance(value, (float, np.floating)) and bool(np.isnan(value))):
         return {"text": "–", "sort": "", "number": True}
     if isinstance(value, (bool, np.bool_)):
         return {"text": "yes" if value else "no", "sort": str(int(value)), "number": False}
     if isinstance(value, (int, np.integer)):
         return {"text": f"{value:,}", "sort": str(value), "number": True}
     if isinstance(value, (float, np.floating)):
-        return {"text": f"{value:,.{digits}f}" if abs(value) < 1e6 else f"{value:.3e}", "sort": repr(float(value)), "number": True}
+        return {"text": f"{value:,.{digits}f}" if abs(float(value)) < 1e6 else f"{value:.3e}", "sort": repr(float(value)), "number": True}
     return {"text": str(value), "sort": str(value), "number": False}
 
 
@@ -102,7 +128,8 @@ def _main_table(result: Result) -> list[Section]:
     names = [metric, *(m for m in result.scores().metric.unique() if m != metric and m not in analysis.NOT_MEASURES)]
     shown = [_wide(result, m) for m in names[:10]]
     text = f"Value and 95 % interval; home is held out from the source. The first table, {metric}, is the headline."
-    seen = result.trials().query("sees_unlabelled").learner.unique() if "sees_unlabelled" in result.trials() else []
+    trials = result.trials()
+    seen = list(trials[trials.sees_unlabelled].learner.unique()) if "sees_unlabelled" in trials else []
     text += f" Saw unlabelled data of the domains elsewhere: {', '.join(map(str, seen))}." if len(seen) else ""
     return [section("Home and elsewhere", text, shown)]
 
@@ -138,7 +165,13 @@ def _heat_map(result: Result) -> list[Section]:
     columns = list(dict.fromkeys(cells.sort_values("at", kind="stable").column))[:60]
     wide = cells[cells.column.isin(columns)]
     wide = wide.assign(column=pd.Categorical(wide.column, columns, ordered=True))
-    return [section("Where it holds", f"{result.headline} of each learner in each domain, home first.", plots=[figure_of("Heat map", figures.heat_map(wide, result.headline, result.higher_is_better(result.headline)))])]
+    return [
+        section(
+            "Where it holds",
+            f"{result.headline} of each learner in each domain, home first.",
+            plots=[figure_of("Heat map", figures.heat_map(wide, result.higher_is_better(result.headline)))],
+        )
+    ]
 
 
 @_quiet

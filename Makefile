@@ -1,0 +1,42 @@
+# Everything runs in .venv, which the first command builds with pip from constraints.txt.
+PY := .venv/bin/python
+PYTHON ?= python3
+export ELSEWHERE_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/data),)
+ROOM ?=
+
+.PHONY: demo test check evidence bench docs clean
+
+demo: .venv/ready
+	$(PY) examples/demo.py
+
+test: .venv/ready
+	$(PY) -m pytest -m "not evidence" -n 2 --dist loadfile
+
+check: .venv/ready
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	.venv/bin/lint-imports
+	$(PY) -m pytest -m "not evidence and not slow and not browser" -n 2 --dist loadfile
+
+evidence: .venv/ready
+	$(PY) -m pytest -m evidence -s
+	$(PY) benchmarks/evidence.py
+
+bench: .venv/ready
+	$(PY) benchmarks/run.py $(ROOM)
+
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+
+.venv/ready: pyproject.toml constraints.txt
+	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]" -e tests/toy_rooms
+	touch $@
+
+.venv/docs: .venv/ready
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	touch $@
+
+clean:
+	rm -rf .venv results site

@@ -1,0 +1,1 @@
+"""Four foreign rooms: a graph, rankings, a generator, ragged masks."""
