@@ -63,8 +63,8 @@ def _answer(fitted: Learner[Any, Any], data: Any, run: Run) -> Any:
 
 def _labels_do_not_matter(name: str, fitted: Learner[Any, Any], data: Any, run: Run, answer: Any) -> None:
     asked = fit_for(fitted, data)
-    model = fitted.adapt(asked, run) if offers(fitted, "adapt") and fitted.sees_unlabelled else fitted
     try:
+        model = fitted.adapt(asked, run) if offers(fitted, "adapt") and fitted.sees_unlabelled else fitted
         seen = model.predict(asked, run)
     except (AssertionError, TypeError, ValueError):
         return  # it refuses data with labels, which is as good

@@ -47,7 +47,7 @@ class Domain(Generic[D]):
 
     Args:
         name: as it shall be read in tables.
-        data: the examples, or a function that gives them (called when the domain is judged).
+        data: the examples, or a function that gives them, called each time the domain is judged: the same each time.
         role: *home* (held out from the source), *stress* (home, distorted on purpose) or *elsewhere*.
         about: severity, hops, degree …: axes of figures, keys of expectations.
     """

@@ -64,7 +64,8 @@ def market(seed: int = 0, users: int = 200, items: int = 40, path: str | None = 
 
     past = draw() + draw()
     half = users // 2
-    domains = [Domain("later", Requests(past, draw()), "home"), Domain("new users", lambda: Requests(past[half:], draw()[half:]))]
+    newer = draw()
+    domains = [Domain("later", Requests(past, draw()), "home"), Domain("new users", lambda: Requests(past[half:], newer[half:]))]
     return Task(Source(Requests(past[:half], draw()[:half])), domains, [Metric("precision", hit)], ("toy-hardest",))
 
 
