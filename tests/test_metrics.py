@@ -135,7 +135,7 @@ def test_standard_errors_equal_the_bootstraps(metric: Metric, clustered: bool) -
     n = 600
     rng = np.random.default_rng(3)
     group = np.where(rng.random(n) < 0.4, "a", "b")
-    prediction, data = drawn(n, 2, 3, [0.7, 0.3], group=group)  # no ties between classes or groups: a largest of near-equals has no derivative
+    prediction, data = drawn(n, 2, 7, [0.7, 0.3], group=group)  # no ties between classes or groups: a largest of near-equals has no derivative
     harm = group == "a"
     shifted = np.asarray(prediction.logits).copy()
     shifted[harm] += rng.normal(0, 2, (harm.sum(), 2))

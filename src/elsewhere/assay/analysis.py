@@ -5,7 +5,7 @@ The definitions are those of spec 01, section 2.6 (after Miller et al. 2021 and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -185,7 +185,12 @@ class Line:
         return np.asarray(norm.cdf(self.intercept + self.slope * norm.ppf(np.clip(home, 1e-9, 1 - 1e-9))))
 
 
-def fit_line(home: Array, elsewhere: Array, n_home: float, n_elsewhere: float, probit: bool = True, resamples: int = 1000, seed: int = 0) -> Line | None:
+Resampled = tuple[Array, Array]  # [resamples, trials] values at home and elsewhere on resampled test units
+
+
+def fit_line(
+    home: Array, elsewhere: Array, n_home: float, n_elsewhere: float, probit: bool = True, resamples: int = 1000, seed: int = 0, resampled: Resampled | None = None
+) -> Line | None:
     """Fit Φ⁻¹(elsewhere) = intercept + slope Φ⁻¹(home) over trials; None for fewer than 8 or no spread.
 
     Args:
@@ -194,6 +199,8 @@ def fit_line(home: Array, elsewhere: Array, n_home: float, n_elsewhere: float, p
         probit: plain axes if not set.
         resamples: of trials, for the interval of the slope.
         seed: of the resamples.
+        resampled: the same trials on resampled test units. Trials are judged on one test set, so their errors go
+            together, which resampling trials alone cannot see: without this the interval is too narrow.
     """
     x, y = (_axis(v, n, probit) for v, n in ((home, n_home), (elsewhere, n_elsewhere)))
     if len(x) < ENOUGH or np.ptp(x) == 0:
@@ -202,10 +209,25 @@ def fit_line(home: Array, elsewhere: Array, n_home: float, n_elsewhere: float, p
     rest = y - intercept[0] - slope[0] * x
     total = float(np.square(y - y.mean()).sum())
     rows = np.random.default_rng(seed).integers(len(x), size=(min(resamples, 10_000_000 // len(x) or 1), len(x)))
+    drawn_x, drawn_y = x[rows], y[rows]
+    if resampled is not None:
+        which = np.arange(len(rows)) % len(resampled[0])
+        drawn_x = np.take_along_axis(_axis(resampled[0], n_home, probit)[which], rows, 1)
+        drawn_y = np.take_along_axis(_axis(resampled[1], n_elsewhere, probit)[which], rows, 1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        low, high = np.nanquantile(_least_squares(x[rows], y[rows])[0], [0.025, 0.975])
+        low, high = np.nanquantile(_least_squares(drawn_x, drawn_y)[0], [0.025, 0.975])
     r2 = 1 - float(np.square(rest).sum()) / total if total > 0 else 0.0
     return Line(float(slope[0]), float(intercept[0]), r2, float(rest.std(ddof=2)), float(low), float(high), probit, len(x))
+
+
+def resampled_means(values: Array, unit: Array | None, resamples: int, rng: np.random.Generator) -> Array:
+    """Return [resamples, trials] means of values per example [trials, n] on resampled units: one matrix product."""
+    n = values.shape[1]
+    _, which = np.unique(np.arange(n) if unit is None else unit, return_inverse=True)
+    units = int(which.max()) + 1
+    drawn = rng.integers(units, size=(resamples, units)) + units * np.arange(resamples)[:, None]
+    counts = np.bincount(drawn.ravel(), minlength=units * resamples).reshape(resamples, units)[:, which].astype(float)
+    return (counts @ values.T) / counts.sum(1, keepdims=True)
 
 
 def _axis(values: Array, n: float, probit: bool) -> Array:
@@ -282,14 +304,19 @@ def _true_spread(values: Array, n: float) -> float:
     return float(np.sqrt(max(0.0, values.var(ddof=1) - (values * (1 - values) / n).mean())))
 
 
-def pairs(scores: pd.DataFrame, metric: str, thresholds: Thresholds = Thresholds()) -> pd.DataFrame:
-    """Return one row a (task, domain): kind, line, rank correlation of home and elsewhere over its trials."""
+def pairs(
+    scores: pd.DataFrame, metric: str, thresholds: Thresholds = Thresholds(), resampled: Callable[[pd.DataFrame, str], Resampled | None] = lambda points, domain: None
+) -> pd.DataFrame:
+    """Return one row a (task, domain): kind, line, rank correlation of home and elsewhere over its trials.
+
+    ``resampled(points, domain)`` gives the trials of a pair on resampled test units, where they are known.
+    """
     rows = []
     for (task, domain), points, majority in _points(scores, metric):
         home, away = points.home.to_numpy(), points.value.to_numpy()
         n_home, n_away = float(points.home_n.mean()), float(points.n.mean())
         probit = metric in UNIT_METRICS
-        line = fit_line(home, away, n_home, n_away, probit)
+        line = fit_line(home, away, n_home, n_away, probit, resampled=resampled(points, domain))
         rho, low, high = rank_correlation(home, away) if len(points) >= ENOUGH else (float("nan"),) * 3
         kind = kind_of_pair(home, away, n_home, n_away, majority, line, thresholds) if probit else ""
         told = {} if line is None else {"slope": line.slope, "slope_low": line.slope_low, "slope_high": line.slope_high, "intercept": line.intercept, "r2": line.r2, "residual": line.residual}

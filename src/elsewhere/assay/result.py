@@ -111,7 +111,26 @@ class Result:
     def pairs(self, metric: str | None = None) -> pd.DataFrame:
         """Return kind, slope, R² and rank correlation of home and elsewhere for each task and domain."""
         name = metric or self.headline
-        return self._once(("pairs", name), lambda: analysis.pairs(self.scores(), name))
+        return self._once(("pairs", name), lambda: analysis.pairs(self.scores(), name, resampled=lambda points, domain: self._resampled(points, domain, name)))
+
+    def _resampled(self, points: pd.DataFrame, domain: str, metric: str, resamples: int = 500) -> analysis.Resampled | None:
+        """Return the trials of a pair on resampled test units: those of one seed share a test set. None where it is unknown or large."""
+        if len(points) > PAIRED_UP_TO or points.n.sum() > 5_000_000:
+            return None
+        each = self.examples(points.trial)
+        if metric not in each:
+            return None
+        roles = self.scores().drop_duplicates("domain").set_index("domain").role
+        sides: list[Any] = [np.empty((resamples, len(points))), np.empty((resamples, len(points)))]
+        for _, at in points.groupby("seed", observed=True).indices.items():
+            for side, of_side in zip(sides, (each[each.domain.map(roles).eq("home")], each[each.domain == domain]), strict=True):
+                wide = of_side[of_side.trial.isin(points.trial.iloc[at])].pivot(index=["domain", "row"], columns="trial", values=metric)
+                values = wide[points.trial.iloc[at]].to_numpy().T
+                if np.isnan(values).any():
+                    return None
+                unit = of_side[of_side.trial == points.trial.iloc[at[0]]].unit.to_numpy() if "unit" in of_side else None
+                side[:, at] = analysis.resampled_means(values, unit, resamples, Run().rng("lines"))
+        return sides[0], sides[1]
 
     def predictors(self, metric: str | None = None) -> pd.DataFrame:
         """Return which measure at home foretells ``metric`` elsewhere, best first."""
