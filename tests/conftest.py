@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side: more threads than cores only wait for each other
+
 import shutil
 from collections.abc import Callable
 from pathlib import Path

@@ -85,7 +85,7 @@ def fit_logistic(design: Array, label: Array, counts: Array, C: float = STRENGTH
     """Fit many weighted logistic regressions at once by Newton's method and return coefficients [resamples, d].
 
     Each minimises ½ |b|² + C Σ_i counts_i log(1 + exp(∓ design_i b)), as scikit-learn does; the last column is the
-    intercept and goes unpenalised. A step that does not lower the objective is halved.
+    intercept and goes unpenalised. A step that does not lower the gradient's norm is halved.
 
     Args:
         design: [n, d], ones in the last column.
@@ -106,32 +106,32 @@ def fit_logistic(design: Array, label: Array, counts: Array, C: float = STRENGTH
 def _newton(design: Array, label: Array, counts: Array, C: float, start: Array, steps: int, upper: Any, products: Array | None) -> Array:
     penalty = np.r_[np.ones(design.shape[1] - 1), 1e-9]
     b = np.repeat(start[None], len(counts), 0)
-    p, objective = _objective(design, label, counts, C, penalty, b)
+    p, gradient = _gradient(design, label, counts, C, penalty, b)
     active = np.arange(len(b))
     for _ in range(steps):
-        c, q = counts[active], p[active]
-        gradient = C * ((c * (q - label)) @ design) + penalty * b[active]
-        step = np.linalg.solve(_hessian(design, C * c * q * (1 - q), penalty, upper, products), gradient[..., None])[..., 0]
+        before = np.square(gradient[active]).sum(1)
+        active = active[before > 1e-10]
+        if not len(active):
+            break
+        before, c, q = np.square(gradient[active]).sum(1), counts[active], p[active]
+        step = np.linalg.solve(_hessian(design, C * c * q * (1 - q), penalty, upper, products), gradient[active][..., None])[..., 0]
         size = np.ones(len(active))
-        for _ in range(30):
+        for _ in range(30):  # Newton's direction always lowers the gradient's norm, if the step is short enough
             trial = b[active] - size[:, None] * step
-            p_new, value = _objective(design, label, c, C, penalty, trial)
-            worse = value > objective[active] + 1e-10 * np.abs(objective[active])
+            p_new, g_new = _gradient(design, label, c, C, penalty, trial)
+            worse = np.square(g_new).sum(1) > before
             if not worse.any():
                 break
             size[worse] /= 2
-        moved = objective[active] - value
-        b[active], p[active], objective[active] = trial, p_new, value
-        active = active[(np.abs(gradient).max(1) > 1e-6) & (moved > 1e-12 * np.abs(objective[active]))]
-        if not len(active):
-            break
+        stuck = np.abs(trial - b[active]).max(1) < 1e-12
+        b[active], p[active], gradient[active] = trial, p_new, g_new
+        active = active[~stuck]
     return b
 
 
-def _objective(design: Array, label: Array, counts: Array, C: float, penalty: Array, b: Array) -> tuple[Array, Array]:
-    eta = b @ design.T
-    loss = np.logaddexp(0, np.where(label == 1, -eta, eta))
-    return expit(eta), C * (counts * loss).sum(1) + 0.5 * (penalty * b * b).sum(1)
+def _gradient(design: Array, label: Array, counts: Array, C: float, penalty: Array, b: Array) -> tuple[Array, Array]:
+    p = expit(b @ design.T)
+    return p, C * ((counts * (p - label)) @ design) + penalty * b
 
 
 def _hessian(design: Array, weight: Array, penalty: Array, upper: Any, products: Array | None) -> Array:

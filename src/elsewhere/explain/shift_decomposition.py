@@ -178,13 +178,13 @@ def _pair(result: Result, task: str, domain: str, trials: pd.DataFrame, each: pd
     what = ""
     for side in ("home", "away"):
         frames, rows = [], []
-        for _, of_seed in trials.groupby("seed"):
+        for seed, of_seed in trials.groupby("seed"):
             made = result.task(of_seed.trial.iloc[0])
             chosen = [d for d in made.domains if (d.role == "home" if side == "home" else d.name == domain)]
             for d in chosen:
                 data = d.load()
                 x, what = _features(result, of_seed, data)
-                frames.append(_with_columns(x, data))
+                frames.append(_with_columns(x, data, str(seed)))
                 mine = each[(each.domain == d.name) & each.trial.isin(of_seed.trial)]
                 wide = mine.pivot(index="row", columns="trial", values=loss)
                 names = dict(zip(of_seed.trial, of_seed.learner, strict=True))
@@ -204,9 +204,10 @@ def _pair(result: Result, task: str, domain: str, trials: pd.DataFrame, each: pd
     return _Pair(task, domain, kept, home_x, away_x, home_lost, away_lost, here["weight"], there["weight"], here["unit"], there["unit"], what, many)
 
 
-def _with_columns(x: pd.DataFrame, data: Any) -> pd.DataFrame:
+def _with_columns(x: pd.DataFrame, data: Any, seed: str) -> pd.DataFrame:
+    """Add id, weight and unit under names no column has; without an id column, examples of two seeds are two examples."""
     ids = optional_column(data, "id")
-    told = {"\0id": np.arange(len(x)).astype(str) if ids is None else ids.astype(str)}
+    told: dict[str, Any] = {"\0id": [f"{seed} {k}" for k in range(len(x))] if ids is None else ids.astype(str)}
     for name in ("weight", "unit"):
         if (values := optional_column(data, name)) is not None:
             told[f"\0{name}"] = values

@@ -34,17 +34,16 @@ def known_terms(seed: int = 0, shift: float = 1.0, relation: float = 0.3, home: 
     """
     rng = Run(seed).rng("known-terms")
 
-    def place(n: int, mean: float, change: float, first: int) -> Examples:
+    def place(n: int, mean: float, change: float) -> Examples:
         x = rng.normal(mean, 1, n)
         loss = risk(x, change) * rng.exponential(size=n)
-        columns: dict[str, Array] = {"prediction": np.zeros(n), "id": first + np.arange(n)}
-        return Examples(pd.DataFrame({"x": x}), rng.choice([-1.0, 1.0], n) * np.sqrt(loss), columns)
+        return Examples(pd.DataFrame({"x": x}), rng.choice([-1.0, 1.0], n) * np.sqrt(loss), {"prediction": np.zeros(n)})
 
     truth, overlap = true_terms(shift, relation)
     about = {"shift": shift, "true overlap": overlap, **{f"true {name}": float(v) for name, v in zip(TERMS, truth, strict=True)}}
-    domains = [Domain("home", place(home, 0, 0, 0), "home"), Domain("elsewhere", place(elsewhere, shift, relation, home), "elsewhere", about)]
+    domains = [Domain("home", place(home, 0, 0), "home"), Domain("elsewhere", place(elsewhere, shift, relation), "elsewhere", about)]
     metrics = [SQUARED_ERROR, *(m for m in regression_metrics() if m is not SQUARED_ERROR)]
-    return Task(Source(place(200, 0, 0, home + elsewhere)), domains, metrics, ("shift-decomposition",))
+    return Task(Source(place(200, 0, 0)), domains, metrics, ("shift-decomposition",))
 
 
 def risk(x: Any, relation: float) -> Any:

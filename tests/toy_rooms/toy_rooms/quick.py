@@ -21,7 +21,7 @@ def quick(seed: int = 0, slope: float = 1.0, n: int = 40) -> Task[Examples]:
 
     def place(shift: float) -> Examples:
         x = rng.normal(shift, 1, (n, 3))
-        return Examples(x, slope * x[:, 0] + rng.normal(size=n), {"unit": np.arange(n) // 2, "id": np.arange(n)})
+        return Examples(x, slope * x[:, 0] + rng.normal(size=n), {"unit": np.arange(n) // 2})
 
     return Task(Source(place(0)), [Domain("home", place(0), "home"), Domain("away", place(1))], [SQUARED_ERROR, MAE, Metric("always", lambda p, d: 0.5)])
 

@@ -1,0 +1,305 @@
+"""Spec 18, section 6: the truth world, pure cases, refusals, real tables; and the fast forms against their slow twins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
+
+import elsewhere as ew
+from elsewhere.explain import ShiftDecomposition
+from elsewhere.explain.decomposition import decompose, importance_weighted, terms_with
+from elsewhere.explain.domain_classifier import cases, fit_logistic, log_ratio
+from elsewhere.explain.drift import column_drift
+from elsewhere.explain.risky_region import risky_regions
+from elsewhere.tables.worlds import known_terms, risk, true_terms
+
+PUBLISHED = {0: ([0, 0.15, 0], 1.0), 1: ([0.0150, 0.1968, 0.2207], 0.7959), 2: ([0.1184, 0.2425, 0.7188], 0.4496), 4: ([0.6631, 0.2905, 2.5456], 0.0686)}
+
+
+def world(seed: int, shift: float, relation: float = 0.3, home: int = 10_000, away: int = 5_000) -> tuple[Any, ...]:
+    rng = np.random.default_rng([seed, int(shift * 10), home])
+    x, z = rng.normal(size=home), rng.normal(shift, 1, away)
+    loss, there = risk(x, 0) * rng.exponential(size=home), risk(z, relation) * rng.exponential(size=away)
+    return pd.DataFrame({"x": x}), loss, pd.DataFrame({"x": z}), there
+
+
+@pytest.mark.parametrize("shift", PUBLISHED)
+def test_quadrature_gives_the_table_of_the_specification(shift: int) -> None:
+    terms, overlap = true_terms(shift)
+    assert terms == pytest.approx(PUBLISHED[shift][0], abs=1.01e-4)
+    assert overlap == pytest.approx(PUBLISHED[shift][1], abs=1e-4)
+
+
+@pytest.mark.parametrize("shift", PUBLISHED)
+def test_the_terms_of_the_truth_world_are_found(shift: int) -> None:
+    """Mean over 20 seeds within 3 standard errors of the truth; the sum of the terms is the gap to 1e-12."""
+    found = [decompose(*world(seed, shift), resamples=2, seed=seed)[0] for seed in range(20)]
+    terms = np.array([d.terms for d in found])
+    truth, overlap = true_terms(shift)
+    assert (np.abs(terms.mean(0) - truth) <= 3 * terms.std(0, ddof=1) / 20**0.5).all(), (terms.mean(0), truth)
+    assert np.mean([d.overlap for d in found]) == pytest.approx(overlap, abs=0.005)
+    assert all(abs(d.terms.sum() - d.gap) < 1e-12 for d in found)
+
+
+@pytest.mark.slow
+def test_intervals_cover_the_truth() -> None:
+    """200 simulated pairs at m = 1: nominal 95 % covers in 90 to 99 %, for each term."""
+    truth, _ = true_terms(1.0)
+    hits = np.zeros(3)
+    for seed in range(200):
+        d = decompose(*world(seed, 1.0, home=2_000, away=1_000), seed=seed)[0]
+        hits += (d.low[1:] <= truth) & (truth <= d.high[1:])
+    assert ((hits >= 180) & (hits <= 198)).all(), hits
+
+
+@pytest.mark.slow
+def test_a_relation_that_did_not_change_is_rarely_called_changed() -> None:
+    """R_Q = R_P, other x: "relation changed" has an interval without 0 in at most 7 % of 200 simulations."""
+    alarms = 0
+    for seed in range(200):
+        d = decompose(*world(1000 + seed, 1.0, relation=0.0, home=2_000, away=1_000), seed=seed)[0]
+        alarms += not d.low[2] <= 0 <= d.high[2]
+    assert alarms <= 14, alarms
+
+
+def test_pure_cases_are_recognised() -> None:
+    assert decompose(*world(0, 0))[0].verdict() == "relation changed"
+    assert decompose(*world(0, 0, relation=0.0))[0].verdict() == "no gap worth explaining"
+    moved = decompose(*world(0, 1, relation=0.0))[0]
+    assert moved.verdict() in ("harder cases", "cases unseen at home")
+    assert moved.low[2] <= 0 <= moved.high[2]
+    x, loss, z, there = world(0, 0)
+    apart = decompose(x, loss, z + 20, there)[0]
+    assert apart.verdict() == "cannot tell"
+    assert "do not overlap" in apart.refused
+    assert apart.apart.keys() == {"x"}
+
+
+def test_overlap_is_judged_before_size() -> None:
+    x, loss, z, there = world(0, 0)
+    assert "do not overlap" in decompose(x[:40], loss[:40], z[:10] + 20, there[:10])[0].refused
+    assert "too few cases: 40 at home, 10 there" in decompose(x[:40], loss[:40], z[:10], there[:10])[0].refused
+
+
+def test_newtons_method_equals_scikit_learns_logistic_regression() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(300, 4)), rng.integers(0, 2, 300)
+    counts = rng.integers(0, 4, (5, 300)).astype(float)
+    found = fit_logistic(np.c_[x, np.ones(300)], y, counts, C=1.0)
+    for b, weight in zip(found, counts, strict=True):
+        twin = LogisticRegression(C=1.0, tol=1e-10, max_iter=10_000).fit(x, y, sample_weight=weight)
+        assert b == pytest.approx(np.r_[twin.coef_[0], twin.intercept_], abs=1e-5)
+
+
+def test_newtons_method_survives_domains_that_are_apart() -> None:
+    x = np.r_[np.linspace(-2, -1, 50), np.linspace(1, 2, 50)]
+    b = fit_logistic(np.c_[x, np.ones(100)], np.r_[np.zeros(50), np.ones(50)], np.ones((1, 100)))
+    assert np.isfinite(b).all()
+
+
+def test_many_resamples_equal_the_loop() -> None:
+    x, loss, z, there = world(0, 1, home=200, away=100)
+    c = cases(x, z, "logistic", 5, np.random.default_rng(0))
+    ratio, _ = log_ratio(c)
+    counts = np.random.default_rng(1).integers(0, 3, (50, 300)).astype(float)
+    fast = terms_with(ratio, c.there, [loss[:, None], there[:, None]], [np.ones(200), np.ones(100)], counts)[:, :, 0]
+    w_p, w_q = expit(ratio[0][:200]), expit(-ratio[0][200:])
+    for row, n in zip(fast, counts, strict=True):
+        n_p, n_q = n[:200], n[200:]
+        slow = [np.average(loss, weights=n_p), np.average(loss, weights=n_p * w_p), np.average(there, weights=n_q * w_q), np.average(there, weights=n_q)]
+        assert row == pytest.approx(slow, abs=1e-12)
+
+
+def test_refitted_resamples_equal_refitting_one_by_one() -> None:
+    x, _, z, _ = world(0, 1, home=200, away=100)
+    c = cases(x, z, "logistic", 3, np.random.default_rng(0))
+    _, start = log_ratio(c)
+    counts = np.random.default_rng(1).integers(0, 3, (4, 300)).astype(float)
+    together = log_ratio(c, counts, start)[0]
+    for k in range(4):
+        assert together[k] == pytest.approx(log_ratio(c, counts[k : k + 1])[0][0], abs=1e-4)
+
+
+def test_units_are_never_split_between_folds() -> None:
+    x, _, z, _ = world(0, 1, home=200, away=100)
+    unit = np.repeat(np.arange(50), 4)
+    c = cases(x, z, "logistic", 5, np.random.default_rng(0), unit, np.arange(100) // 2)
+    assert pd.Series(c.fold).groupby(c.unit).nunique().max() == 1
+    assert not set(c.unit[c.there == 0]) & set(c.unit[c.there == 1])
+
+
+def test_units_widen_the_intervals() -> None:
+    rng = np.random.default_rng(0)
+    x = pd.DataFrame({"x": np.repeat(rng.normal(size=100), 10)})
+    z = pd.DataFrame({"x": np.repeat(rng.normal(size=100), 10)})
+    loss, there = np.repeat(rng.exponential(size=100), 10), np.repeat(rng.exponential(size=100), 10)
+    unit = np.repeat(np.arange(100), 10)
+    alone, together = decompose(x, loss, z, there)[0], decompose(x, loss, z, there, home_unit=unit, elsewhere_unit=unit)[0]
+    assert together.high[0] - together.low[0] > 2 * (alone.high[0] - alone.low[0])
+
+
+def test_survey_weights_equal_repetition() -> None:
+    x, loss, z, there = world(0, 1, home=150, away=80)
+    c = cases(x, z, "logistic", 5, np.random.default_rng(0))
+    ratio, _ = log_ratio(c)
+    u = [np.random.default_rng(1).integers(1, 4, n).astype(float) for n in (150, 80)]
+    losses = [loss[:, None], there[:, None]]
+    weighted = terms_with(ratio, c.there, losses, u, np.ones((1, 230)))
+    repeated = terms_with(ratio, c.there, losses, [np.ones(150), np.ones(80)], np.concatenate(u)[None])
+    assert weighted == pytest.approx(repeated)
+
+
+def test_many_models_share_one_classifier() -> None:
+    x, loss, z, there = world(0, 1, home=500, away=300)
+    both = decompose(x, np.c_[loss, 2 * loss], z, np.c_[there, 2 * there], resamples=20)
+    alone = decompose(x, loss, z, there, resamples=20)[0]
+    assert both[0].levels == pytest.approx(alone.levels)
+    assert both[1].levels == pytest.approx(2 * alone.levels)
+
+
+def test_boosting_finds_the_terms_too() -> None:
+    d = decompose(*world(0, 1), classifier="boosting", resamples=20)[0]
+    truth, _ = true_terms(1.0)
+    assert d.terms == pytest.approx(truth, abs=0.05)
+    assert not d.refitted
+
+
+def test_a_planted_risky_region_is_found_by_its_rule() -> None:
+    rng = np.random.default_rng(0)
+    x, z = (pd.DataFrame({"age": rng.uniform(20, 80, n), "smoker": rng.integers(0, 2, n), "job": rng.choice(["clerk", "nurse"], n)}) for n in (3000, 3000))
+    worse = (z.age > 60) & (z.smoker == 1)
+    loss, there = rng.binomial(1, 0.2, 3000).astype(float), rng.binomial(1, np.where(worse, 0.8, 0.2)).astype(float)
+    c = cases(x, z, "logistic", 5, np.random.default_rng(0))
+    table = risky_regions(x, loss, z, there, log_ratio(c)[0][0][3000:])
+    top = table.iloc[0]
+    assert "smoker = 1" in top.region
+    assert "age > " in top.region
+    assert top.low <= 0.6 <= top.high or abs(top.change - 0.6) < 0.1
+    assert 0.05 <= top.share < 0.25
+    assert table.change.is_monotonic_decreasing
+
+
+def test_importance_weighting_gives_two_terms_that_sum_to_the_gap() -> None:
+    x, loss, z, there = world(0, 1)
+    c = cases(x, z, "logistic", 5, np.random.default_rng(0))
+    terms = importance_weighted(log_ratio(c)[0][0], c.there, loss, there)
+    assert sum(terms) == pytest.approx(there.mean() - loss.mean())
+
+
+def test_drift_names_the_columns_that_differ() -> None:
+    rng = np.random.default_rng(0)
+    home = pd.DataFrame({"same": rng.normal(size=500), "moved": rng.normal(size=500), "kind": rng.choice(["a", "b"], 500)})
+    away = pd.DataFrame({"same": rng.normal(size=500), "moved": rng.normal(2, 1, 500), "kind": rng.choice(["a", "c"], 500)})
+    table = column_drift(home, away).set_index("column")
+    assert table.auc["moved"] > 0.85 > 0.6 > table.auc["same"]
+    assert table.distance["kind"] == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"features": ["y"]}, "no feature 'y'"),
+        ({"exclude": ["x"]}, "no feature is left"),
+        ({"features": ["state"], "forbidden": ["state"]}, "would leak"),
+    ],
+)
+def test_bad_features_are_one_clear_line(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(ew.UserError, match=told):
+        decompose(*world(0, 1, home=100, away=100), **options)
+
+
+def test_losses_must_fit_the_cases() -> None:
+    x, loss, z, there = world(0, 1, home=100, away=100)
+    with pytest.raises(ew.UserError, match="99 losses for 100 cases"):
+        decompose(x, loss[:-1], z, there)
+    with pytest.raises(ew.UserError, match="not finite"):
+        decompose(x, np.where(np.arange(100) == 3, np.nan, loss), z, there)
+
+
+def test_a_constant_loss_leaves_no_gap() -> None:
+    x, _, z, _ = world(0, 1, home=100, away=100)
+    assert decompose(x, np.ones(100), z, np.ones(100))[0].verdict() == "no gap worth explaining"
+
+
+def test_missing_values_are_imputed_with_an_indicator() -> None:
+    x, loss, z, there = world(0, 0, home=400, away=400)
+    x.loc[:199, "x"] = np.nan
+    d = decompose(x, loss, z, there)[0]
+    assert 0.6 < d.auc < 0.98
+
+
+def test_the_bundled_world_is_decomposed_by_the_explainer(tmp_path: Path) -> None:
+    result = ew.assay(known_terms, seeds=2, out=tmp_path / "r")
+    row = result.explain("shift-decomposition").tables["Terms"].iloc[0]
+    truth, _ = true_terms(1.0)
+    for name, value in zip(("harder cases", "relation changed", "cases unseen at home"), truth, strict=True):
+        assert row[name] == pytest.approx(value, abs=0.04)
+
+
+def test_penguins_are_refused(tmp_path: Path) -> None:
+    finding = ew.assay("penguins", learners=["logistic-regression"], seeds=5, out=tmp_path / "r").explain("shift-decomposition")
+    table = finding.tables["Terms"].set_index("domain")
+    assert set(table.answer) == {"cannot tell"}
+    assert table.auc["Gentoo"] == pytest.approx(1.0, abs=1e-3)
+    assert table.auc["Chinstrap"] == pytest.approx(0.999, abs=5e-3)
+    assert table["relation changed"].isna().all()
+    assert "cases never seen at home" in finding.sentence
+
+
+def test_seeds_are_joined_by_id(tmp_path: Path) -> None:
+    """The home sample is the union of the seeds' test parts; the losses of one penguin are averaged."""
+    from elsewhere.explain.shift_decomposition import _learners, _pairs
+
+    result = ew.assay("penguins", learners=["logistic-regression"], seeds=5, out=tmp_path / "r")
+    pair = _pairs(result, "accuracy", _learners(result)[0])[0]
+    homes = [result.task(t).domains[0].load() for t in result.trials().trial]
+    assert len(pair.home_x) == len({i for d in homes for i in d.column("id")})
+    each = result.examples().query("domain == 'Adelie'").groupby("id").accuracy.mean()
+    assert sorted(pair.home_loss[:, 0]) == pytest.approx(sorted(1 - each))
+
+
+def test_heart_hospitals_as_published(data: Path) -> None:
+    """Spec 18, section 6, item 3: refused with all columns; with five, the relation changed most in Switzerland."""
+    frame = pd.read_csv(data / "heart-hospitals" / "heart.csv")
+    label, place = (frame.pop("disease") > 0).to_numpy(), frame.pop("hospital")
+    filled = frame.fillna(frame.median())
+    home = np.flatnonzero(place == "cleveland")
+    few = ["age", "sex", "chest_pain", "max_heart_rate", "exercise_angina"]
+    for target, term in (("hungarian", 0.076), ("switzerland", 0.468), ("long-beach", 0.186)):
+        there = np.flatnonzero(place == target)
+        found = []
+        for seed in range(10):
+            order = np.random.default_rng(seed).permutation(home)
+            train, test = order[: len(home) // 2], order[len(home) // 2 :]
+            scale = filled.iloc[train].mean(), filled.iloc[train].std()
+            model = LogisticRegression(max_iter=1000).fit((filled.iloc[train] - scale[0]) / scale[1], label[train])
+            loss, away = ((model.predict((filled.iloc[r] - scale[0]) / scale[1]) != label[r]).astype(float) for r in (test, there))
+            assert decompose(frame.iloc[test], loss, frame.iloc[there], away, resamples=2)[0].auc >= 0.99
+            found.append(decompose(filled.iloc[test], loss, filled.iloc[there], away, features=few, resamples=2, seed=seed)[0])
+        relation = np.array([d.terms[1] for d in found])
+        assert not found[0].refused
+        assert abs(relation.mean() - term) < 2 * max(relation.std(ddof=1), 0.06), (target, relation.mean())
+
+
+@pytest.mark.slow
+def test_wages_leave_no_gap_worth_explaining(data: Path, tmp_path: Path) -> None:
+    """Spec 18, section 6, item 5, with boosting, California to six states."""
+    result = ew.assay("acs-wages", learners=["boosting"], seeds=1, out=tmp_path / "r")
+    table = result.explain(ShiftDecomposition(classifier="boosting")).tables["Terms"]
+    assert (table.gap.abs() < 0.04).all()
+    assert table.auc.between(0.5, 0.65).all()
+    assert (table.answer == "no gap worth explaining").sum() >= 4
+
+
+def test_the_explainer_says_why_it_does_not_apply(tmp_path: Path) -> None:
+    result = ew.assay("toy/daily", learners=["toy-harmonic"], seeds=1, out=tmp_path / "r")
+    with pytest.raises(ew.UserError, match="no metric gives one number an example"):
+        result.explain("shift-decomposition")
+    with pytest.raises(ew.UserError, match="classifier must be logistic or boosting|cannot be 'forest'"):
+        ew.assay("toy/quick", learners=["toy-quick"], seeds=1, out=tmp_path / "s").explain("shift-decomposition", classifier="forest")
