@@ -53,7 +53,7 @@ class Store:
 
     def has(self, key: str) -> bool:
         """Whether a trial is finished, looked up anew."""
-        return self._loose("trials", key).exists() or any(key in keys for keys in self._segment_keys().values())
+        return (self._loose("trials", key).exists() and self._record(key) is not None) or any(key in keys for keys in self._segment_keys().values())
 
     def records(self) -> pa.Table:
         """Return the records of all finished trials, each once."""

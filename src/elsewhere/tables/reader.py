@@ -71,7 +71,8 @@ def read(
         raise UserError(f"domain column {domain!r} has {len(places):,} different values in {len(ready.labels):,} rows; is it a number or a date? Then say --period")
     source = listed(source, places)
     name = "table" if "frame" in where else re.sub(r"[^\w.-]+", "-", Path(str(path)).name.split(".")[0]) or "table"
-    told = {k: v for k, v in {**where, **options}.items() if v is not None and v != [] and v is not False and not (k == "home_share" and v == 0.25)}
+    default = {"home_share": 0.25, "unlabelled": False, "exclude": [], "carried": []}
+    told = {**where, **{k: v for k, v in options.items() if v is not None and default.get(k, ...) != v}}
     base = TaskFunction(name, table.make, files=("path",), options=told, learners=_default_learners(ready), summary=_summary(ready, places))
     choice, values = _choices(places, source, protocol, period, cut)
     function = TaskFunction(**{**vars(base), "choices": {choice: values}})

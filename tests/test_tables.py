@@ -1,0 +1,351 @@
+"""Tables: types, roles, splits, protocols, time, models one already has, weights, groups, what is said aloud."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import SVC
+
+import elsewhere as ew
+from elsewhere.encoding import Encoder
+from elsewhere.tables.data import Roles, infer_kind, prepare, read_table
+from elsewhere.tables.periods import as_periods
+from elsewhere.tables.reader import read
+from elsewhere.tables.tasks import held_out, penguins, read_heart
+
+
+def test_types_are_inferred_and_odd_columns_said() -> None:
+    n = 200
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "number": rng.normal(size=n), "flag": rng.integers(0, 2, n).astype(bool), "kind": rng.choice(["a", "b"], n), "name": [f"person {i}" for i in range(n)],
+            "never": np.nan, "wide": np.where(rng.random(n) < 0.1, np.inf, 1.0), "place": rng.choice(["x", "y"], n), "y": rng.integers(0, 2, n),
+        }
+    )  # fmt: skip
+    ready = prepare(frame, Roles("y", "place"))
+    assert list(ready.inputs) == ["number", "flag", "kind", "wide"]
+    assert ready.classes == ("0", "1")
+    told = " ".join(ready.notes)
+    assert "name looks like an identifier (200 different texts)" in told
+    assert "never is missing in every row" in told
+    assert "infinite values of wide count as missing" in told
+    assert ready.types.set_index("feature").type.to_dict() == {"number": "number", "flag": "truth value", "kind": "category (2)", "wide": "number"}
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (["a", "b"], "classification"), ([True, False], "classification"), ([0, 1], "classification"), ([1.0, 2.0], "classification"),
+        ([0.5, 1.5], "regression"), (list(range(11)), "regression"),
+    ],
+)  # fmt: skip
+def test_classification_and_regression_are_told_apart(values: list[object], kind: str) -> None:
+    assert infer_kind(pd.Series(values)) == kind
+
+
+def test_the_kind_can_be_overridden(people: Path) -> None:
+    task = read(str(people), predict="hours", domain="state", kind="classification").bind(leave_out="TX")(0)
+    assert task.source.train.classes is not None
+    assert read(str(people), predict="income", domain="state", kind="regression").bind(leave_out="TX")(0).source.train.classes is None
+
+
+def test_a_comparison_is_a_label_and_its_column_no_feature(people: Path) -> None:
+    task = read(str(people), predict="hours > 30", domain="state").bind(leave_out="TX")(0)
+    frame = pd.read_csv(people)
+    assert task.source.train.classes == ("no", "yes")
+    assert "hours" not in task.source.train.inputs
+    there = task.domain("TX").load()
+    assert (there.labels == (frame[frame.state == "TX"].hours > 30)).all()
+
+
+def test_rows_without_label_or_domain_are_dropped_counted_and_named(people: Path) -> None:
+    frame = pd.read_csv(people)
+    frame.loc[:4, "income"] = np.nan
+    frame.loc[5:7, "state"] = None
+    ready = prepare(frame, Roles("income", "state"))
+    assert len(ready.labels) == 292
+    assert ready.notes[:2] == ("5 of 300 rows have no income and were dropped.", "3 of 300 rows have no state and were dropped.")
+
+
+@given(st.integers(0, 1000), st.floats(0.1, 0.5))
+@settings(max_examples=25, deadline=None)
+def test_home_is_stratified_by_domain_and_label(seed: int, share: float) -> None:
+    rng = np.random.default_rng(seed)
+    n = 400
+    data = ew.Examples(np.zeros((n, 1)), rng.integers(0, 3, n), {"domain": rng.choice(["a", "b"], n).astype(object)}, ("x", "y", "z"))
+    test = held_out(data, share, np.random.default_rng(seed))
+    for place in "ab":
+        for label in range(3):
+            stratum = (data.columns["domain"] == place) & (data.labels == label)
+            assert abs(test[stratum].sum() - share * stratum.sum()) <= 2
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=25, deadline=None)
+def test_units_are_never_split(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    unit = rng.integers(0, 60, 300)
+    data = ew.Examples(np.zeros((300, 1)), rng.normal(size=300), {"domain": np.full(300, "a", object), "unit": unit})
+    test = held_out(data, 0.25, np.random.default_rng(seed))
+    assert not set(unit[test]) & set(unit[~test])
+    assert 5 <= len(set(unit[test])) <= 25
+
+
+def test_the_home_part_is_redrawn_with_the_seed_and_only_with_it() -> None:
+    first, again, other = (set(penguins(s).domains[0].load().column("id")) for s in (0, 0, 1))
+    assert first == again != other
+
+
+def test_leaving_one_domain_out_is_the_default(people: Path, tmp_path: Path) -> None:
+    result = ew.assay(str(people), predict="income", domain="state", learners=["prior"], seeds=1, out=tmp_path / "r")
+    assert sorted(result.scores().query("role == 'elsewhere'").domain.unique()) == ["CA", "NY", "TX"]
+    assert result.trials().task.nunique() == 3
+
+
+def test_one_source_to_all_trains_in_it_alone(people: Path) -> None:
+    function = read(str(people), predict="income", domain="state", source=["TX"])
+    (task,) = [f(0) for f in function.expand()]
+    assert set(task.source.train.column("domain")) == {"TX"}
+    assert [(d.name, d.role) for d in task.domains] == [("TX", "home"), ("CA", "elsewhere"), ("NY", "elsewhere")]
+    assert len(list(read(str(people), predict="income", domain="state", protocol="one-to-all").expand())) == 3
+
+
+def test_above_ten_domains_both_commands_are_named_with_their_times(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": rng.normal(size=600), "place": [f"p{i % 12}" for i in range(600)], "y": rng.integers(0, 2, 600)})
+    frame.to_csv(tmp_path / "many.csv", index=False)
+    with pytest.raises(ew.UserError, match=r"12 domains .* --protocol leave-one-out' .*about .*--source p\d+' .*about"):
+        read(str(tmp_path / "many.csv"), predict="y", domain="place")
+    assert len(list(read(str(tmp_path / "many.csv"), predict="y", domain="place", protocol="leave-one-out").expand())) == 12
+
+
+def admissions() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    when = pd.date_range("2015-01-01", "2019-12-31", periods=500)
+    x = rng.normal(size=500)
+    drift = (when.year - 2015).to_numpy()
+    return pd.DataFrame({"admitted": when.strftime("%Y-%m-%d"), "x": x, "ill": (x * (2 - drift) + rng.normal(size=500) > 0).astype(int)})
+
+
+def test_time_is_a_domain(tmp_path: Path) -> None:
+    path = tmp_path / "admissions.csv"
+    admissions().to_csv(path, index=False)
+    result = ew.assay(str(path), predict="ill", domain="admitted", period="year", learners=["logistic-regression"], seeds=2, out=tmp_path / "r")
+    cells = result.cells().set_index("domain")
+    assert list(cells.index) == ["home", "2018", "2019"]  # the first 60 % of five years train
+    assert cells.value["home"] > cells.value["2019"] + 0.2
+    assert sorted(result.scores().order.dropna().unique()) == [1, 2]
+    assert "Over time" in result.report().read_text()
+
+
+def test_the_cut_can_be_named(tmp_path: Path) -> None:
+    task = next(read(admissions(), predict="ill", domain="admitted", period="year", cut="2016").expand())(0)
+    assert [d.name for d in task.domains] == ["2015", "2016", "2017", "2018", "2019"]
+
+
+@pytest.mark.parametrize(
+    ("period", "expected"),
+    [("year", "2020"), ("quarter", "2020-Q2"), ("month", "2020-05"), ("week", "2020-W19"), ("day", "2020-05-04")],
+)
+def test_dates_become_periods_whose_names_sort_by_time(period: str, expected: str) -> None:
+    frame = pd.DataFrame({"when": pd.to_datetime(["2020-05-04", None, "2021-12-31", "2019-01-09"])})
+    names = as_periods(frame, "when", period)["when"]
+    assert names[0] == expected
+    assert names[1] is None or pd.isna(names[1])
+    assert names[3] < names[0] < names[2]
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=2, max_size=30), st.sampled_from(["0.5", "1", "5", "100"]))
+@settings(max_examples=50, deadline=None)
+def test_number_periods_sort_as_numbers_do(values: list[float], width: str) -> None:
+    names = as_periods(pd.DataFrame({"v": values}), "v", width)["v"].tolist()
+    order = np.argsort(values, kind="stable")
+    assert [names[i] for i in order] == sorted(names)
+
+
+def test_a_model_one_already_has_is_judged_without_training(people: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(people)
+    frame["risk"] = 1 / (1 + np.exp(-(frame.age - 42) / 5))
+    result = ew.assay(frame, predict="income", domain="state", source=["CA"], learners=["given:column=risk", "logistic-regression"], seeds=2, out=tmp_path / "r")
+    there = frame[frame.state == "TX"]
+    expected = ((there.risk > 0.5) == (there.income == 1)).mean()
+    cells = result.cells().set_index(["learner", "domain"]).value
+    assert cells["given:column=risk", "TX"] == pytest.approx(expected)
+    task = result.task(result.trials().trial.iloc[0])
+    assert "risk" not in task.source.train.inputs
+    assert any("Home may contain rows that the given model was trained on" in n for n in result.notes())
+
+
+def test_rows_a_given_model_was_trained_on_are_not_judged(people: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(people)
+    frame["guess"] = frame.income.astype(str)
+    frame["used"] = np.arange(300) % 2 == 0
+    result = ew.assay(frame, predict="income", domain="state", source=["CA"], learners=["given:column=guess,trained_on=used"], seeds=1, out=tmp_path / "r")
+    task = result.task(result.trials().trial.iloc[0])
+    for domain in task.domains:
+        assert not frame.used[domain.load().column("id")].any()
+    assert not any("Home may contain" in n for n in result.notes())
+    assert result.cells().value.min() == 1.0
+
+
+def test_given_scores_and_values_are_read_as_said(people: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(people)
+    frame["score"] = frame.age - 42
+    with_scale = ew.assay(frame, predict="income", domain="state", source=["CA"], learners=["given:column=score,scale=score"], seeds=1, out=tmp_path / "a")
+    assert (with_scale.trials().status == "done").all()
+    without = ew.assay(frame, predict="income", domain="state", source=["CA"], learners=["given:column=score"], seeds=1, out=tmp_path / "b")
+    assert "no probability; say given:column=…,scale=score" in without.trials().reason[0]
+    values = ew.assay(frame, predict="hours", domain="state", source=["CA"], learners=["given:column=age"], seeds=1, out=tmp_path / "c")
+    there = frame[frame.state == "TX"]
+    assert values.cells("mae").set_index("domain").value["TX"] == pytest.approx((there.age - there.hours).abs().mean())
+
+
+def test_weights_are_used_by_metrics_and_learners_and_who_ignores_them_is_named(people: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(people)
+    frame["w"] = np.where(frame.income == 1, 5.0, 1.0)
+    names = ["logistic-regression", "nearest-neighbours", "prior"]
+    result = ew.assay(frame, predict="income", domain="state", source=["CA"], weight="w", learners=names, seeds=1, out=tmp_path / "r")
+    assert any("Weights are ignored by NearestNeighbours" in n for n in result.notes())
+    task = result.task(result.trials().trial.iloc[0])
+    assert "w" not in task.source.train.inputs
+    train = task.source.train
+    prior = result.fitted(result.trials().query("learner == 'prior'").trial.iloc[0]).estimator_.class_prior_[1]
+    assert prior == pytest.approx(np.average(train.labels, weights=train.column("weight")))
+    there = frame[frame.state == "TX"]
+    assert result.cells("majority_share").set_index("domain").value["TX"].iloc[0] == pytest.approx(there.w[there.income == 1].sum() / there.w.sum())
+
+
+def test_groups_have_tables_of_their_own(people: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(people)
+    result = ew.assay(frame, predict="income", domain="state", group="job", source=["CA"], learners=["logistic-regression"], seeds=2, out=tmp_path / "r")
+    table = result.by_group()
+    assert set(table.group) == {"clerk", "nurse", "smith"}
+    each = result.examples()
+    mine = each[(each.domain == "TX") & (each.group == "nurse")].accuracy.mean()
+    assert table.query("domain == 'TX' and group == 'nurse'").value.iloc[0] == pytest.approx(mine)
+    assert {"worst_group_accuracy", "equalised_odds", "demographic_disparity"} <= set(result.scores().metric)
+    assert "Groups" in result.report().read_text()
+
+
+def test_unseen_categories_and_classes_elsewhere_are_handled(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    n = 240
+    place = np.repeat(["a", "b"], n // 2)
+    frame = pd.DataFrame({"x": rng.normal(size=n), "kind": np.where(place == "a", "old", "new"), "place": place, "y": rng.choice(["p", "q"], n)})
+    frame.loc[frame.index[-20:], "y"] = "r"
+    names = ["prior", "logistic-regression", "random-forest", "boosting", "nearest-neighbours"]
+    result = ew.assay(frame, predict="y", domain="place", source=["a"], learners=names, seeds=1, out=tmp_path / "r")
+    assert (result.trials().status == "done").all()
+    assert any("Class r never occurs in the source; in b no learner can get it right" in n for n in result.notes())
+
+
+def test_what_is_odd_is_said_at_the_top(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    n = 300
+    place = np.repeat(["a", "b", "c"], n // 3)
+    level = rng.normal(200, 20, n)
+    level[place == "b"] = 0
+    level[:3] = 0
+    frame = pd.DataFrame({"level": level, "vessels": np.where(place == "c", np.nan, rng.integers(0, 3, n)), "x": rng.normal(size=n), "place": place})
+    frame["y"] = np.where(place == "c", "ill", rng.choice(["ill", "well"], n))
+    notes = prepare(frame, Roles("y", "place")).notes
+    assert "vessels was never measured in c." in notes
+    assert "level is 0 in every row of b: it was never measured there?" in notes
+    assert any("level is 0 in some rows" in s and "3 in a" in s for s in notes)
+    assert any(s.startswith("c has only one class, ill") for s in notes)
+
+
+def test_ordinary_columns_raise_no_remark() -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"count": rng.poisson(2, 300), "age": rng.integers(18, 99, 300), "place": rng.choice(["a", "b"], 300), "y": rng.integers(0, 2, 300)})
+    assert prepare(frame, Roles("y", "place")).notes == ()
+
+
+def test_switzerland_in_words(data: Path, tmp_path: Path) -> None:
+    """Spec 01, section 6, item 9: below the majority share, and the column that was never measured there."""
+    result = ew.assay("heart-hospitals", learners=["logistic-regression"], seeds=3, out=tmp_path / "r")
+    page = " ".join([*result.notes(), *result.summary()])
+    assert "cholesterol is 0 in every row of switzerland" in page
+    assert "does not hold in switzerland" in page
+    assert "always guessing the most frequent class there would get 0.93" in page
+
+
+def test_the_four_published_files_give_the_same_table(data: Path, tmp_path: Path) -> None:
+    joined = read_heart(data / "heart-hospitals")
+    for file, name in {"cleveland": "cleveland", "hungarian": "hungarian", "switzerland": "switzerland", "va": "long-beach"}.items():
+        rows = joined[joined.hospital == name].drop(columns="hospital")
+        rows.to_csv(tmp_path / f"processed.{file}.data", header=False, index=False, na_rep="?")
+    pd.testing.assert_frame_equal(read_heart(tmp_path)[joined.columns], joined, check_dtype=False)
+
+
+def test_an_estimator_in_python_or_by_import_path(people: Path, tmp_path: Path) -> None:
+    learners = [LogisticRegression(C=0.1), "sklearn.svm.SVC:C=2", SVC(kernel="linear")]
+    result = ew.assay(str(people), predict="income", domain="state", source=["CA"], learners=learners, seeds=1, out=tmp_path / "r")
+    assert (result.trials().status == "done").all()
+    assert result.scores().query("metric == 'nll'").reason.iloc[-1] in ("", "the learner gives classes, no probabilities")
+    reopened = ew.Result(tmp_path / "r")
+    assert reopened.fitted(reopened.trials().trial.iloc[0]) is not None
+
+
+def test_a_result_opened_later_says_when_the_file_has_changed(people: Path, tmp_path: Path) -> None:
+    ew.assay(str(people), predict="income", domain="state", source=["CA"], learners=["prior"], seeds=1, out=tmp_path / "r")
+    people.write_text(people.read_text().replace("clerk", "baker"))
+    later = ew.Result(tmp_path / "r")
+    with pytest.raises(ew.UserError, match="have changed since the study ran"):
+        later.fitted(later.trials().trial.iloc[0])
+
+
+def test_parquet_tsv_gzip_and_semicolons_are_read_alike(people: Path, tmp_path: Path) -> None:
+    frame = read_table(people)
+    frame.to_parquet(tmp_path / "p.parquet")
+    frame.to_csv(tmp_path / "p.tsv", sep="\t", index=False)
+    frame.to_csv(tmp_path / "p.csv.gz", index=False)
+    frame.to_csv(tmp_path / "s.csv", sep=";", index=False)
+    for name in ("p.parquet", "p.tsv", "p.csv.gz", "s.csv"):
+        pd.testing.assert_frame_equal(read_table(tmp_path / name), frame, check_dtype=False)
+
+
+def test_a_million_rows_are_split_quickly_enough_to_be_forgotten() -> None:
+    n = 1_000_000
+    rng = np.random.default_rng(0)
+    data = ew.Examples(np.zeros((n, 1)), rng.integers(0, 2, n), {"domain": rng.choice(["a", "b"], n).astype(object), "unit": rng.integers(0, n // 2, n)}, ("x", "y"))
+    assert held_out(data, 0.25, rng).mean() == pytest.approx(0.25, abs=0.01)
+
+
+def test_unlabelled_halves_are_granted_and_not_judged(people: Path) -> None:
+    task = next(read(str(people), predict="income", domain="state", source=["CA"], unlabelled=True).expand())(0)
+    assert set(task.source.unlabelled) == {"NY", "TX"}
+    seen, judged = task.source.unlabelled["TX"], task.domain("TX").load()
+    assert seen.labels is None
+    assert not set(seen.column("id")) & set(judged.column("id"))
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=25, deadline=None)
+def test_an_encoder_gives_the_same_columns_whatever_comes(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+
+    def frame(n: int, letters: str) -> pd.DataFrame:
+        x = rng.normal(size=n)
+        x[rng.random(n) < 0.2] = np.nan
+        return pd.DataFrame({"x": x, "k": [None if rng.random() < 0.1 else c for c in rng.choice(list(letters), n)]})
+
+    for encoder in (Encoder(), Encoder(squares=True), Encoder(codes=True), Encoder(scale=False)):
+        encoder.fit(frame(30, "abc"))
+        out = encoder.transform(frame(20, "bcxyz"))
+        assert out.shape == (20, len(encoder.names_))
+        assert encoder.codes or np.isfinite(out).all()
+
+
+def test_fitting_standardises_by_the_source_alone() -> None:
+    frame = pd.DataFrame({"x": [0.0, 2.0, 4.0]})
+    encoder = Encoder().fit(frame)
+    assert encoder.transform(frame)[:, 0] == pytest.approx((np.array([0, 2, 4]) - 2) / np.std([0, 2, 4]))
+    assert encoder.transform(pd.DataFrame({"x": [2.0]}))[0, 0] == 0
