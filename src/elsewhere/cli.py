@@ -33,7 +33,7 @@ def _with_options(kind: str) -> Callable[[Callable[..., None]], Callable[..., No
         @functools.wraps(function)
         def command(**given: Any) -> None:
             told = {name: given.pop(name) for name in declared}
-            function(**given, options={k: v for k, v in told.items() if v not in (None, [], False)})
+            function(**given, options={k: v for k, v in told.items() if v is not None and v is not False and v != []})
 
         own = inspect.signature(function, eval_str=True).parameters
         more = [

@@ -70,6 +70,8 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
         frame = _read_parquet(place) if place.suffix in (".parquet", ".pq") else _read_csv(place)
     except UserError:
         raise
+    except pd.errors.EmptyDataError as error:
+        raise UserError(f"{path} is empty") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}); convert it: iconv -f latin1 -t utf8") from error
     except (OSError, ValueError, pd.errors.ParserError, EOFError) as error:
