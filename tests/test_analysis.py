@@ -106,11 +106,7 @@ def test_equal_learners_are_called_different_in_at_most_5_percent() -> None:
 
 def test_ties_share_a_rank_and_clear_differences_do_not() -> None:
     rng = np.random.default_rng(1)
-    rows = [
-        {"learner": name, "seed": seed, "domain": "d", "value": mean + rng.normal(0, 0.005)}
-        for name, mean in (("best", 0.9), ("twin", 0.9), ("worse", 0.7), ("worst", 0.5))
-        for seed in range(8)
-    ]
+    rows = [{"learner": name, "seed": seed, "domain": "d", "value": mean + rng.normal(0, 0.005)} for name, mean in (("best", 0.9), ("twin", 0.9), ("worse", 0.7), ("worst", 0.5)) for seed in range(8)]
     ranks = analysis.ranking(scores_frame(rows), True).set_index("learner")["rank"]
     assert ranks["best"] == ranks["twin"] == 1
     assert (ranks["worse"], ranks["worst"]) == (3, 4)
@@ -180,11 +176,7 @@ def test_effective_robustness_is_the_height_above_the_line() -> None:
 
 
 def test_cells_average_tasks_within_a_seed_first() -> None:
-    rows = [
-        {"learner": "a", "seed": seed, "task": task, "domain": "home", "role": "home", "value": v, "error": 0.02}
-        for task, v in (("t1", 0.7), ("t2", 0.9))
-        for seed in (0, 1)
-    ]
+    rows = [{"learner": "a", "seed": seed, "task": task, "domain": "home", "role": "home", "value": v, "error": 0.02} for task, v in (("t1", 0.7), ("t2", 0.9)) for seed in (0, 1)]
     cell = analysis.cells(scores_frame(rows), ["learner"]).iloc[0]
     assert cell.value == pytest.approx(0.8)
     assert cell.high - cell.value == pytest.approx(norm.ppf(0.975) * 0.02 / 2**0.5)

@@ -121,6 +121,7 @@ COMMANDS: list[tuple[str, list[str]]] = [
 def test_a_wrong_command_line(run: Run, people: Path, told: str, arguments: list[str]) -> None:
     assert_told(run, told, "assay", people, *arguments)
 
+
 @dataclass
 class Greedy(Learner[Any, Any]):
     """A learner that wants what tables do not grant by default."""

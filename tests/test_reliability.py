@@ -40,7 +40,7 @@ def start(folder: Path, sleep: float = 0.0, workers: int = 1) -> subprocess.Pope
 def scores_of(folder: Path) -> pd.DataFrame:
     keys = ["trial", "domain", "metric"]
     frame = ew.Result(folder).scores()[[*keys, "learner", "seed", "value", "error", "n"]]
-    return frame.astype({k: str for k in (*keys, "learner")}).sort_values(keys).reset_index(drop=True)
+    return frame.astype(dict.fromkeys((*keys, "learner"), str)).sort_values(keys).reset_index(drop=True)
 
 
 @pytest.fixture(scope="module")

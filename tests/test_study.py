@@ -85,7 +85,9 @@ def test_no_learner_string_breaks_the_parser(text: str) -> None:
 
 
 names = st.sampled_from(sorted(entries("learners")))
-fields = st.dictionaries(st.from_regex(r"[a-z_]{1,12}", fullmatch=True), st.one_of(st.integers(), st.floats(allow_nan=False), st.booleans(), st.from_regex(r"[a-z0-9.]{1,8}", fullmatch=True)), max_size=4)
+fields = st.dictionaries(
+    st.from_regex(r"[a-z_]{1,12}", fullmatch=True), st.one_of(st.integers(), st.floats(allow_nan=False), st.booleans(), st.from_regex(r"[a-z0-9.]{1,8}", fullmatch=True)), max_size=4
+)
 
 
 @given(names, fields)

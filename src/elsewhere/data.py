@@ -88,6 +88,8 @@ class Examples:
 
 def optional_column(data: Data, name: str) -> Array | None:
     """Return ``data.column(name)``, or None where there is no such column."""
+    if isinstance(data, Examples) and name not in data.columns:
+        return None
     try:
         return np.asarray(data.column(name))
     except (UserError, KeyError):

@@ -188,9 +188,7 @@ class Line:
 Resampled = tuple[Array, Array]  # [resamples, trials] values at home and elsewhere on resampled test units
 
 
-def fit_line(
-    home: Array, elsewhere: Array, n_home: float, n_elsewhere: float, probit: bool = True, resamples: int = 1000, seed: int = 0, resampled: Resampled | None = None
-) -> Line | None:
+def fit_line(home: Array, elsewhere: Array, n_home: float, n_elsewhere: float, probit: bool = True, resamples: int = 1000, seed: int = 0, resampled: Resampled | None = None) -> Line | None:
     """Fit Φ⁻¹(elsewhere) = intercept + slope Φ⁻¹(home) over trials; None for fewer than 8 or no spread.
 
     Args:
@@ -208,7 +206,12 @@ def fit_line(
     slope, intercept = _least_squares(x[None], y[None])
     rest = y - intercept[0] - slope[0] * x
     total = float(np.square(y - y.mean()).sum())
-    rows = np.random.default_rng(seed).integers(len(x), size=(min(resamples, 10_000_000 // len(x) or 1), len(x)))
+    r2 = 1 - float(np.square(rest).sum()) / total if total > 0 else 0.0
+    if len(x) > 200 and resampled is None:  # what the bootstrap over trials tends to, in closed form (HC0)
+        centred = x - x.mean()
+        half = 1.96 * float(np.sqrt((np.square(centred) * np.square(rest)).sum())) / float(np.square(centred).sum())
+        return Line(float(slope[0]), float(intercept[0]), r2, float(rest.std(ddof=2)), float(slope[0]) - half, float(slope[0]) + half, probit, len(x))
+    rows = np.random.default_rng(seed).integers(len(x), size=(resamples, len(x)))
     drawn_x, drawn_y = x[rows], y[rows]
     if resampled is not None:
         which = np.arange(len(rows)) % len(resampled[0])
@@ -216,7 +219,6 @@ def fit_line(
         drawn_y = np.take_along_axis(_axis(resampled[1], n_elsewhere, probit)[which], rows, 1)
     with np.errstate(invalid="ignore", divide="ignore"):
         low, high = np.nanquantile(_least_squares(drawn_x, drawn_y)[0], [0.025, 0.975])
-    r2 = 1 - float(np.square(rest).sum()) / total if total > 0 else 0.0
     return Line(float(slope[0]), float(intercept[0]), r2, float(rest.std(ddof=2)), float(low), float(high), probit, len(x))
 
 
@@ -246,13 +248,15 @@ def effective_robustness(home: Array, elsewhere: Array, line: Line) -> Array:
 
 
 def rank_correlation(x: Array, y: Array, resamples: int = 1000, seed: int = 0) -> tuple[float, float, float]:
-    """Return Spearman's ρ with a 95 % interval: bootstrap over trials, or Fieller's approximation above 2,000 trials."""
+    """Return Spearman's ρ with a 95 % interval: bootstrap over trials, or Fieller's approximation above 200 trials; none without resamples."""
     known = ~(np.isnan(x) | np.isnan(y))
     x, y = x[known], y[known]
     if len(x) < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan"), float("nan"), float("nan")
     rho = float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
-    if len(x) > 2000:
+    if not resamples:
+        return rho, float("nan"), float("nan")
+    if len(x) > 200:
         half = 1.96 * 1.06 / (len(x) - 3) ** 0.5
         centre = float(np.arctanh(np.clip(rho, -0.999999, 0.999999)))
         return rho, float(np.tanh(centre - half)), float(np.tanh(centre + half))
@@ -276,7 +280,16 @@ class Thresholds:
     chance_deviations: float = 2.0
 
 
-def kind_of_pair(home: Array, elsewhere: Array, n_home: float, n_elsewhere: float, majority: float | None = None, line: Line | None = None, thresholds: Thresholds = Thresholds()) -> Kind:
+def kind_of_pair(
+    home: Array,
+    elsewhere: Array,
+    n_home: float,
+    n_elsewhere: float,
+    majority: float | None = None,
+    line: Line | None = None,
+    thresholds: Thresholds = Thresholds(),
+    rho: tuple[float, float, float] | None = None,
+) -> Kind:
     """Return what kind of pair these accuracies come from: does better at home pay elsewhere?
 
     Sampling noise is subtracted from the spreads; rules are tried in the order chance, flat, underspecified, inverse,
@@ -291,7 +304,7 @@ def kind_of_pair(home: Array, elsewhere: Array, n_home: float, n_elsewhere: floa
         return "flat"
     if s_x < thresholds.flat_spread and s_y >= thresholds.vertical_spread:
         return "underspecified"
-    _, low, high = rank_correlation(home, elsewhere)
+    _, low, high = rho or rank_correlation(home, elsewhere)
     if high < 0:
         return "inverse"
     line = line or fit_line(home, elsewhere, n_home, n_elsewhere)
@@ -304,9 +317,7 @@ def _true_spread(values: Array, n: float) -> float:
     return float(np.sqrt(max(0.0, values.var(ddof=1) - (values * (1 - values) / n).mean())))
 
 
-def pairs(
-    scores: pd.DataFrame, metric: str, thresholds: Thresholds = Thresholds(), resampled: Callable[[pd.DataFrame, str], Resampled | None] = lambda points, domain: None
-) -> pd.DataFrame:
+def pairs(scores: pd.DataFrame, metric: str, thresholds: Thresholds = Thresholds(), resampled: Callable[[pd.DataFrame, str], Resampled | None] = lambda points, domain: None) -> pd.DataFrame:
     """Return one row a (task, domain): kind, line, rank correlation of home and elsewhere over its trials.
 
     ``resampled(points, domain)`` gives the trials of a pair on resampled test units, where they are known.
@@ -317,8 +328,9 @@ def pairs(
         n_home, n_away = float(points.home_n.mean()), float(points.n.mean())
         probit = metric in UNIT_METRICS
         line = fit_line(home, away, n_home, n_away, probit, resampled=resampled(points, domain))
-        rho, low, high = rank_correlation(home, away) if len(points) >= ENOUGH else (float("nan"),) * 3
-        kind = kind_of_pair(home, away, n_home, n_away, majority, line, thresholds) if probit else ""
+        nothing = (float("nan"), float("nan"), float("nan"))
+        rho, low, high = rank_correlation(home, away) if len(points) >= ENOUGH else nothing
+        kind = kind_of_pair(home, away, n_home, n_away, majority, line, thresholds, (rho, low, high)) if probit else ""
         told = {} if line is None else {"slope": line.slope, "slope_low": line.slope_low, "slope_high": line.slope_high, "intercept": line.intercept, "r2": line.r2, "residual": line.residual}
         rows.append({"task": task, "domain": domain, "trials": len(points), "kind": kind, "rho": rho, "rho_low": low, "rho_high": high, **told})
     columns = ["task", "domain", "trials", "kind", "rho", "rho_low", "rho_high", "slope", "slope_low", "slope_high", "intercept", "r2", "residual"]
@@ -353,7 +365,7 @@ def predictors(scores: pd.DataFrame, metric: str, seed: int = 0) -> pd.DataFrame
         found = []
         for _, points in kept:
             sign = 1 if bool(points.higher_is_better.iloc[0]) else -1
-            found.append(rank_correlation(wide[name].reindex(points.trial).to_numpy(), sign * points.value.to_numpy(), resamples=1000 if len(kept) == 1 else 2))
+            found.append(rank_correlation(wide[name].reindex(points.trial).to_numpy(), sign * points.value.to_numpy(), resamples=1000 if len(kept) == 1 else 0))
         rho = np.array([f[0] for f in found])
         rho = rho[~np.isnan(rho)]
         if not len(rho):

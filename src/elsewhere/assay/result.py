@@ -158,7 +158,8 @@ class Result:
     @property
     def headline(self) -> str:
         """The first metric of the tasks."""
-        told = [a["headline"] for a in self._about_tasks() if "headline" in a]
+        trials = self.trials()
+        told = [json.loads(text)["headline"] for text in trials[trials.status == "done"].about_task.unique()] if len(trials) else []
         if not told:
             raise UserError(f"no trial of {self.folder} has finished" + self._first_failure())
         return str(told[0])

@@ -112,7 +112,8 @@ def split(
     spoilt = _spoilt(ready, trained_on)
     test = held_out(data.take(inside), home_share, run.rng("split")) & ~spoilt[inside]
     if not test.any() or test.all():
-        raise UserError(f"{', '.join(home)} has {len(inside)} rows, too few to hold out {home_share:.0%} of them")
+        units = f" of {len(set(ready.columns['unit'][inside]))} units" if "unit" in ready.columns else ""
+        raise UserError(f"{', '.join(home)} has {len(inside)} rows{units}, too few to hold out {home_share:.0%} of them")
     train = data.take(inside[~test])
     domains = [Domain("home" if len(home) > 1 else home[0], data.take(inside[test]), "home")]
     granted = {}

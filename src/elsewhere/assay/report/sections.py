@@ -135,7 +135,8 @@ def _main_table(result: Result) -> list[Section]:
 
 
 def _wide(result: Result, metric: str) -> dict[str, Any]:
-    table = result.table(metric).copy()
+    table = result.table(metric)
+    rows_in_all = len(table)
     order = [n for n in result.ranking().learner if n in table.index] if table.index.nlevels == 1 else list(table.index)
     table = table.loc[order[:MOST_LEARNERS]] if order else table
     domains = list(dict.fromkeys(c[0] for c in table.columns))[:30]
@@ -148,8 +149,7 @@ def _wide(result: Result, metric: str) -> dict[str, Any]:
             text = "–" if np.isnan(value) else f"{value:.3f}" + ("" if np.isnan(low) else f" [{low:.3f}, {high:.3f}]")
             cells_.append({"text": text, "sort": "" if np.isnan(value) else repr(value), "number": True})
         rows.append(cells_)
-    more = len(result.table(metric)) - len(table)
-    note = f"The {len(table)} best of {len(table) + more:,} rows; all are in the Parquet files of the result." if more > 0 else ""
+    note = f"The {len(table)} best of {rows_in_all:,} rows; all are in the Parquet files of the result." if rows_in_all > len(table) else ""
     return {"caption": metric, "columns": [*map(str, table.index.names), *map(str, domains)], "rows": rows, "note": note}
 
 
