@@ -297,6 +297,14 @@ def test_wages_leave_no_gap_worth_explaining(data: Path, tmp_path: Path) -> None
     assert (table.answer == "no gap worth explaining").sum() >= 4
 
 
+def test_features_are_named_one_by_one_or_by_commas(people: Path, tmp_path: Path) -> None:
+    result = ew.assay(str(people), predict="income", domain="state", source=["CA"], learners=["logistic-regression"], seeds=3, out=tmp_path / "r")
+    commas, listed = (result.explain("shift-decomposition", features=f) for f in (["age,job"], ["age", "job"]))
+    assert commas.tables["Terms"].equals(listed.tables["Terms"])
+    assert "cases alike in age, job" in commas.sentence
+    assert any("Risky regions" in title for title in commas.tables)
+
+
 def test_the_explainer_says_why_it_does_not_apply(tmp_path: Path) -> None:
     result = ew.assay("toy/daily", learners=["toy-harmonic"], seeds=1, out=tmp_path / "r")
     with pytest.raises(ew.UserError, match="no metric gives one number an example"):

@@ -101,7 +101,7 @@ class Store:
         with locked(self.folder / "locks", 0, wait=False) as mine:
             if not mine:
                 return
-            inside = set().union(*self._segment_keys().values()) if self._segments else set()
+            inside: set[str] = set().union(*self._segment_keys().values())
             whole = {k: t for k in self._loose_keys() if k not in inside and (t := self._record(k)) is not None}
             if len(whole) >= at_least:
                 self._write_segment(whole)
@@ -211,7 +211,10 @@ class Store:
 
 def _bytes(table: pa.Table) -> bytes:
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd" if table.num_rows > 1000 else "none")
+    if table.num_rows > 1000:
+        pq.write_table(table, buffer, compression="zstd")
+    else:  # what a trial writes: small, and written while everything waits
+        pq.write_table(table, buffer, compression="none", write_statistics=False, use_dictionary=False)
     return buffer.getvalue()
 
 

@@ -107,7 +107,7 @@ def decompose(
     Raises:
         UserError: an unknown or forbidden feature, or a loss of the wrong length.
     """
-    home_x, elsewhere_x = _chosen(home_x, elsewhere_x, features, exclude, forbidden)
+    home_x, elsewhere_x = features_of(home_x, elsewhere_x, features, exclude, forbidden)
     losses = [_as_matrix(home_loss, home_x), _as_matrix(elsewhere_loss, elsewhere_x)]
     weights = [np.ones(len(v)) if w is None else np.asarray(w, float) for v, w in zip(losses, (home_weight, elsewhere_weight), strict=True)]
     rng = np.random.default_rng(seed)
@@ -137,13 +137,18 @@ def terms_with(ratio: Array, there: Array, losses: Sequence[Array], weights: Seq
     With one row of log-ratios (the classifier fixed) this is one matrix product a side.
     """
     sides = []
-    for side, sign in ((0, 1.0), (1, -1.0)):
-        mine = there == side
-        loss, u = losses[side], weights[side]
-        w = expit(sign * ratio[:, mine]) * u
-        n = counts[:, mine]
-        plain = n @ np.c_[u, u[:, None] * loss]
-        shared = n @ np.c_[w[0], w[0][:, None] * loss] if len(ratio) == 1 else (n * w) @ np.c_[np.ones(len(u)), loss]
+    first = int((there == 0).sum())  # home cases stand first, so both sides are views
+    for side, sign, part in ((0, 1.0, slice(0, first)), (1, -1.0, slice(first, None))):
+        loss, u, n = losses[side], weights[side], counts[:, part]
+        w = expit(sign * ratio[:, part]) * u
+        models = loss.shape[1]
+        if len(ratio) == 1:
+            columns = np.c_[u, u[:, None] * loss, w[0], w[0][:, None] * loss]
+            # a product with a few columns is bound by reading the counts; column by column it reads them in their order
+            sums = np.stack([n @ column for column in np.ascontiguousarray(columns.T)], axis=1) if columns.shape[1] <= 8 else n @ columns
+            plain, shared = sums[:, : models + 1], sums[:, models + 1 :]
+        else:
+            plain, shared = n @ np.c_[u, u[:, None] * loss], (n * w) @ np.c_[np.ones(len(u)), loss]
         sides.append((plain[:, 1:] / plain[:, :1], shared[:, 1:] / shared[:, :1]))
     (home, shared_home), (away, shared_away) = sides
     return np.stack([home, shared_home, shared_away, away], axis=1)
@@ -156,7 +161,8 @@ def importance_weighted(ratio: Array, there: Array, home_loss: Array, elsewhere_
     return carried - float(home_loss.mean()), float(elsewhere_loss.mean()) - carried
 
 
-def _chosen(home: pd.DataFrame, away: pd.DataFrame, features: Sequence[str] | None, exclude: Sequence[str], forbidden: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def features_of(home: pd.DataFrame, away: pd.DataFrame, features: Sequence[str] | None = None, exclude: Sequence[str] = (), forbidden: Sequence[str] = ()) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return both sides with the chosen features only; an unknown or forbidden one is a ``UserError``."""
     known = [*home.columns, *forbidden]
     features, exclude = None if features is None else listed(features, known), listed(exclude, known)
     for name in [*(features or ()), *exclude]:

@@ -12,6 +12,8 @@ from scipy.stats import t
 from elsewhere.data import Array
 from elsewhere.encoding import Encoder, is_category
 
+FEWEST = 10  # cases of the measuring half in a region that is told
+
 
 def risky_regions(
     home_x: pd.DataFrame, home_loss: Array, elsewhere_x: pd.DataFrame, elsewhere_loss: Array, log_ratio_elsewhere: Array, seed: int = 0, level: float = 0.95, depth: int = 3
@@ -19,7 +21,8 @@ def risky_regions(
     """Return the leaves of a tree on (loss there - loss expected as at home), worst first.
 
     The expected loss is boosted on the home cases; the tree is grown, weighted by the shared distribution, on half of
-    the cases elsewhere; leaf means and intervals come from the other half. Leaves hold at least 5 % of the weight.
+    the cases elsewhere; leaf means and intervals come from the other half. Leaves hold at least 5 % of the weight, and are
+    told only if the other half has 10 cases in them.
 
     Returns:
         A frame: region (a rule in words), change, low, high, share (of the weight), n.
@@ -37,7 +40,7 @@ def risky_regions(
     tree = DecisionTreeRegressor(max_depth=depth, min_weight_fraction_leaf=0.05, random_state=0).fit(away[grow], excess[grow], sample_weight=weight[grow])
     leaf = tree.apply(away[~grow])
     rules = _rules(tree.tree_, names, elsewhere_x)
-    rows = [_leaf(rules[k], excess[~grow][leaf == k], weight[~grow][leaf == k], float(weight[~grow].sum()), level) for k in np.unique(leaf)]
+    rows = [_leaf(rules[k], excess[~grow][leaf == k], weight[~grow][leaf == k], float(weight[~grow].sum()), level) for k in np.unique(leaf) if (leaf == k).sum() >= FEWEST]
     return pd.DataFrame(rows, columns=columns).sort_values("change", ascending=False).reset_index(drop=True)
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from elsewhere.data import Array, optional_column
 from elsewhere.errors import NotOffered, UserError, did_you_mean
-from elsewhere.explain.decomposition import TERMS, Decomposition, decompose
+from elsewhere.explain.decomposition import TERMS, Decomposition, decompose, features_of
 from elsewhere.explain.domain_classifier import Classifier, cases, log_ratio
 from elsewhere.explain.risky_region import risky_regions
 from elsewhere.explainer import Explainer, Finding, plain
@@ -90,8 +90,8 @@ class ShiftDecomposition(Explainer):
     def _chosen(self, pair: _Pair) -> str:
         if self.features is None and not self.exclude:
             return ""
-        names = self.features if self.features is not None else [c for c in pair.home_x.columns if c not in self.exclude]
-        return "cases alike in " + ", ".join(list(names)[:4]) + (", …" if len(names) > 4 else "")
+        names = list(features_of(pair.home_x, pair.home_x, self.features, self.exclude)[0].columns)
+        return "cases alike in " + ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
 
     def _decompose(self, pair: _Pair) -> list[Decomposition]:
         return decompose(
@@ -115,8 +115,7 @@ class ShiftDecomposition(Explainer):
         if learner not in pair.learners or found[0].refused:
             return []
         m = pair.learners.index(learner)
-        names = [c for c in (self.features or pair.home_x.columns) if c not in self.exclude]
-        home, away = pair.home_x[names], pair.away_x[names]
+        home, away = features_of(pair.home_x, pair.away_x, self.features, self.exclude)
         c = cases(home, away, self.classifier, self.folds, np.random.default_rng(0), pair.home_unit, pair.away_unit)
         ratio = log_ratio(c)[0][0]
         table = risky_regions(home, pair.home_loss[:, m], away, pair.away_loss[:, m], ratio[c.there == 1])
