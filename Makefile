@@ -10,17 +10,16 @@ demo: .venv/ready
 	$(PY) examples/demo.py
 
 test: .venv/ready
-	$(PY) -m pytest -m "not evidence" -n 2 --dist loadfile
+	$(PY) -m pytest -n 2 --dist loadfile
 
 check: .venv/ready
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	.venv/bin/lint-imports
-	$(PY) -m pytest -m "not evidence and not slow and not browser" -n 2 --dist loadfile
+	$(PY) -m pytest -m "not slow and not browser" -n 2 --dist loadfile
 
 evidence: .venv/ready
-	$(PY) -m pytest -m evidence -s
 	$(PY) benchmarks/evidence.py
 
 bench: .venv/ready

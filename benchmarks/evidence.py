@@ -6,13 +6,67 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 import elsewhere as ew
 from elsewhere import catalogue
+from elsewhere.assay import analysis
 from elsewhere.assay.api import run_study, study_path
+from elsewhere.explain.decomposition import TERMS, Decomposition, decompose
+from elsewhere.tables.worlds import risk, true_terms
+
+
+def known_terms(shift: float, seed: int, relation: float = 0.3, home: int = 10_000, away: int = 5_000, resamples: int = 2) -> Decomposition:
+    """Draw the known-terms world and decompose it."""
+    rng = np.random.default_rng([seed, int(10 * shift), home])
+    x, z = rng.normal(size=home), rng.normal(shift, 1, away)
+    losses = risk(x, 0) * rng.exponential(size=home), risk(z, relation) * rng.exponential(size=away)
+    return decompose(pd.DataFrame({"x": x}), losses[0], pd.DataFrame({"x": z}), losses[1], seed=seed, resamples=resamples)[0]
+
+
+def simulations() -> None:
+    """Print the tables of docs/evidence.md that no bundled study makes."""
+    print(f"known terms, 20 seeds: true | found (standard deviation): {', '.join(TERMS)}; overlap true | found")
+    for shift in (0, 1, 2, 4):
+        found = [known_terms(shift, seed) for seed in range(20)]
+        terms, (truth, overlap) = np.array([d.terms for d in found]), true_terms(shift)
+        told = "  ".join(f"{t:.4f} | {m:.4f} ({s:.4f})" for t, m, s in zip(truth, terms.mean(0), terms.std(0, ddof=1), strict=True))
+        print(f"  m = {shift}: {told}; {overlap:.4f} | {np.mean([d.overlap for d in found]):.4f}")
+    truth, _ = true_terms(1.0)
+    pairs = [known_terms(1, 500 + seed, home=2_000, away=1_000, resamples=200) for seed in range(200)]
+    hits = np.mean([(d.low[1:] <= truth) & (truth <= d.high[1:]) for d in pairs], axis=0)
+    print(f"coverage of nominal 95 % intervals, 200 pairs, m = 1: {', '.join(f'{name} {h:.1%}' for name, h in zip(TERMS, hits, strict=True))}")
+    same = [known_terms(1, 900 + seed, relation=0.0, home=2_000, away=1_000, resamples=200) for seed in range(400)]
+    print(f"false alarms of 'relation changed', 400 pairs, m = 1: {np.mean([not d.low[2] <= 0 <= d.high[2] for d in same]):.1%}")
+    lines()
+
+
+def lines() -> None:
+    """Print how often the slope's interval holds the true one, with and without resampled test units."""
+    rng = np.random.default_rng(0)
+    alone = both = 0
+    for k in range(100):
+        mean = np.r_[1.5, np.zeros(19)]
+        w = rng.normal(size=(40, 20))
+        w[:, 0] += rng.uniform(0, 8, 40)
+        right = []
+        for scale, spread in ((1.0, 1.0), (0.7, 1.3)):
+            y = 2 * rng.integers(0, 2, 2000) - 1
+            x = np.outer(y, mean) * scale + spread * rng.normal(size=(2000, 20))
+            right.append(((x @ w.T > 0) == (y > 0)[:, None]).T.astype(float))
+        home, away = (r.mean(1) for r in right)
+        drawn = (analysis.resampled_means(right[0], None, 300, rng), analysis.resampled_means(right[1], None, 300, rng))
+        for resampled in (None, drawn):
+            line = analysis.fit_line(home, away, 2000, 2000, seed=k, resampled=resampled)
+            hit = line is not None and line.slope_low <= 0.7 / 1.3 <= line.slope_high
+            alone, both = alone + (hit and resampled is None), both + (hit and resampled is not None)
+    print(f"slope of the linear-Gaussian line within its interval, of 100 studies: trials resampled {alone}, trials and test units {both}")
 
 
 def main() -> int:
     worst = 0
+    simulations()
     for name, entry in sorted(catalogue.entries("studies").items()):
         print(f"\n{name}: {entry.help}")
         start = time.perf_counter()

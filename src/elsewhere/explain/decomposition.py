@@ -143,9 +143,7 @@ def terms_with(ratio: Array, there: Array, losses: Sequence[Array], weights: Seq
         w = expit(sign * ratio[:, part]) * u
         models = loss.shape[1]
         if len(ratio) == 1:
-            columns = np.c_[u, u[:, None] * loss, w[0], w[0][:, None] * loss]
-            # a product with a few columns is bound by reading the counts; column by column it reads them in their order
-            sums = np.stack([n @ column for column in np.ascontiguousarray(columns.T)], axis=1) if columns.shape[1] <= 8 else n @ columns
+            sums = n @ np.asfortranarray(np.c_[u, u[:, None] * loss, w[0], w[0][:, None] * loss])
             plain, shared = sums[:, : models + 1], sums[:, models + 1 :]
         else:
             plain, shared = n @ np.c_[u, u[:, None] * loss], (n * w) @ np.c_[np.ones(len(u)), loss]
