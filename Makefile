@@ -30,11 +30,11 @@ docs: .venv/docs
 
 .venv/ready: pyproject.toml constraints.txt
 	test -x $(PY) || $(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]" -e tests/toy_rooms
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-warn-script-location -c constraints.txt -e ".[dev]" -e tests/toy_rooms
 	touch $@
 
 .venv/docs: .venv/ready
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-warn-script-location -c constraints.txt -e ".[docs]"
 	touch $@
 
 clean:

@@ -19,7 +19,7 @@ def main() -> None:
 
     print("\n2. A world where the three terms are known: does the decomposition find them?\n")
     shutil.rmtree(OUT / "demo-known-terms", ignore_errors=True)
-    world = ew.assay("worlds/known-terms", seeds=1, out=OUT / "demo-known-terms")
+    world = ew.assay("worlds/known-terms", seeds=3, out=OUT / "demo-known-terms")
     terms = tell(world).tables["Terms"].iloc[0]
     truth, overlap = true_terms(1.0)
     print(f"\n{'':24}{'true':>8}{'found':>8}   95 % interval")

@@ -69,6 +69,7 @@ _CATALOGUE: dict[str, dict[str, Entry]] = {
         "given": Entry("elsewhere.tables.learners:Given", "a model you already have: a column of its predictions, judged without training"),
     },
     "tasks": {
+        "table": Entry("elsewhere.tables.tasks:table", "a table of one's own, for study files: path, predict, domain, and source, leave_out or cut"),
         "penguins": Entry("elsewhere.tables.tasks:penguins", "Palmer penguins: female or male, across species"),
         "heart-hospitals": Entry("elsewhere.tables.tasks:heart_hospitals", "heart disease in four hospitals (data root or the UCI files)"),
         "acs-wages": Entry("elsewhere.tables.tasks:acs_wages", "wages above 35,000 dollars across US states (data root)"),

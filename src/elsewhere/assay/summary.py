@@ -56,7 +56,8 @@ def _domains(result: Result, learner: str, metric: str) -> list[str]:
 
 
 def _domain(result: Result, row: Any, metric: str) -> str:
-    where = f"{row.domain}" + (f" ({row.task})" if result.gaps().task.nunique() > 1 and row.task else "")
+    tasks = result.gaps().query("domain == @row.domain and role == 'elsewhere'").task.nunique()
+    where = f"{row.domain}" + (f" ({row.task})" if tasks > 1 else "")
     change = f"{metric} {row.home:.2f} at home, {row.value:.2f} there"
     if pd.isna(row.low):
         return f"In {where}, {change}; with one seed and no error over units nothing more can be said."
@@ -65,7 +66,7 @@ def _domain(result: Result, row: Any, metric: str) -> str:
         return f"It does not hold in {where}: {change}, worse by {size}{_no_better(result, row, metric)}."
     if row.high < 0:
         return f"It is better in {where} than at home: {change}, by {size}."
-    return f"In {where} no difference from home is beyond doubt: {change} (difference {-row.gap:+.2f}, interval [{-row.high:.2f}, {-row.low:.2f}])."
+    return f"In {where} no difference from home is beyond doubt: {change} (difference {_two(-row.gap):+.2f}, interval [{_two(-row.high):.2f}, {_two(-row.low):.2f}])."
 
 
 def _no_better(result: Result, row: Any, metric: str) -> str:
@@ -97,6 +98,11 @@ def _foretells(result: Result, metric: str) -> list[str]:
     if top.rho > 0.5 and top.low > 0:
         return [f"Of the measures at home, {top['home measure']} foretells {metric} elsewhere best: {told}."]
     return [f"No measure at home foretells {metric} elsewhere well; the best is {top['home measure']}: {told}."]
+
+
+def _two(value: float) -> float:
+    """Round to two places, never to minus zero."""
+    return round(float(value), 2) + 0.0
 
 
 def _missing(result: Result) -> list[str]:

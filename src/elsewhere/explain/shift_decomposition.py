@@ -165,9 +165,10 @@ def _pairs(result: Result, loss: str, learners: list[str]) -> list[_Pair]:
         raise UserError(f"metric {loss!r} keeps no value per example")
     direction = result.higher_is_better(loss)
     pairs = []
+    repeated = order.index.get_level_values("domain").value_counts()
     for task, domain in [k for k in order.index if k in wanted]:
         mine = trials[trials.task == task]
-        pairs.append(_pair(result, str(task), str(domain), mine, each, loss, direction, [n for n in learners if n in set(mine.learner)], trials.task.nunique() > 1))
+        pairs.append(_pair(result, str(task), str(domain), mine, each, loss, direction, [n for n in learners if n in set(mine.learner)], repeated[domain] > 1))
     return pairs
 
 

@@ -51,6 +51,9 @@ def table(
     A part of the source (``home_share``, stratified by domain and label, units never split, redrawn with the seed) is
     held out as home; all other domains are judged whole.
     """
+    missing = [name for name, value in (("path", frame if path is None else path), ("predict", predict or None), ("domain", domain or None)) if value is None]
+    if missing or source is leave_out is cut is None:
+        raise UserError(f"the task 'table' needs {missing[0] if missing else 'source, leave_out or cut'}; in a study file: options = {{ path = …, predict = …, domain = …, source = … }}")
     roles = Roles(predict, domain, None if features is None else tuple(features), tuple(exclude), unit, group, weight, id, kind, tuple(carried))
     ready = prepared(path, frame, roles, period)
     places = sorted(set(ready.columns["domain"]))

@@ -30,7 +30,7 @@ def context(result: Result) -> dict[str, Any]:
         "title": about.get("claim") or _title(result),
         "reference": about.get("reference", ""),
         "notes": result.notes(),
-        "summary": result.summary(),
+        "summary": [*result.summary(), *(f.sentence for f in result.findings().values())],
         "sections": sections,
         "footer": _footer(result),
     }
@@ -248,7 +248,7 @@ def _findings(result: Result) -> list[Section]:
     sections = []
     for name, finding in result.findings().items():
         tables = [table_of(frame, title) for title, frame in finding.tables.items()]
-        sections.append(section(f"Why: {name}", finding.sentence, tables, [figure_of(t, f) for t, f in finding.figures.items()], finding.limits))
+        sections.append(section(f"Why: {name}", "", tables, [figure_of(t, f) for t, f in finding.figures.items()], finding.limits))
     return sections
 
 
