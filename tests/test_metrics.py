@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from elsewhere import ClassPrediction, Examples, Undefined, ValuePrediction
-from elsewhere.assay.engine import _summarised
+from elsewhere.assay.judge import summarised
 from elsewhere.metrics import area_under_roc, classification_metrics, demographic_disparity, equalised_odds, expected_calibration_error, regression_metrics
 from elsewhere.metrics.classification import ACCURACY, AUROC, BALANCED_ACCURACY, BRIER, NLL
 from elsewhere.metrics.groups import WORST_GROUP_ACCURACY
@@ -28,7 +28,7 @@ def drawn(n: int = 400, classes: int = 3, seed: int = 0, shares: list[float] | N
 
 
 def value_of(metric: Metric, prediction: object, data: Examples) -> float:
-    return _summarised(metric.fn(prediction, data), len(data), None, data.columns.get("weight"))[0]
+    return summarised(metric.fn(prediction, data), len(data), None, data.columns.get("weight"))[0]
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -149,7 +149,7 @@ def test_standard_errors_equal_the_bootstraps(metric: Metric, clustered: bool) -
         raw = metric.fn(prediction, data)
         order = rng.permutation(n) if isinstance(raw, Estimate) else np.argsort(np.asarray(raw), kind="stable")
         data, prediction = data.take(order), prediction.take(order)
-    found = _summarised(metric.fn(prediction, data), n, units, None)[1]
+    found = summarised(metric.fn(prediction, data), n, units, None)[1]
     members = [np.flatnonzero(units == u) for u in np.unique(units)]
     resampled = []
     for _ in range(400):

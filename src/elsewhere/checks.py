@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from elsewhere.assay.engine import predict
+from elsewhere.assay.judge import predict
 from elsewhere.assay.plan import fit_for, granted, refuses
 from elsewhere.errors import NotOffered
 from elsewhere.identity import content_key, identity

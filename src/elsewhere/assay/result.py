@@ -16,6 +16,7 @@ import pandas as pd
 from elsewhere import catalogue
 from elsewhere.assay import analysis, engine
 from elsewhere.assay.expectation import Verdict, paired_error
+from elsewhere.assay.judge import predict
 from elsewhere.assay.plan import Trial
 from elsewhere.assay.store import Store
 from elsewhere.assay.study import Study, construct, from_json, split_options, to_json
@@ -257,7 +258,7 @@ class Result:
         """Return the prediction of a trial in a domain, made again."""
         fitted = self.fitted(trial)
         run = Run(seed=self.trial(trial).seed, folder=self.folder, progress=False)
-        return engine.predict(fitted, self.task(trial).domain(domain).load(), run)[0]
+        return predict(fitted, self.task(trial).domain(domain).load(), run)[0]
 
     # --- explanations, expectations, report ---
 
