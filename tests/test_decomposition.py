@@ -185,6 +185,17 @@ def test_a_planted_risky_region_is_found_by_its_rule() -> None:
     assert table.change.is_monotonic_decreasing
 
 
+def test_large_tables_hold_the_classifier_fixed_and_say_so(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(40_000, 25))).add_prefix("x")
+    d = decompose(frame[:20_000], rng.exponential(size=20_000), frame[20_000:], rng.exponential(size=20_000))[0]
+    assert not d.refitted
+    assert decompose(frame[:200], rng.exponential(size=200), frame[200:400], rng.exponential(size=200), resamples=5)[0].refitted
+    world = ew.assay("worlds/known-terms", seeds=1, out=tmp_path / "r")
+    assert "the fit of the domain classifier" in world.explain("shift-decomposition").limits
+    assert "classifier fixed" in world.explain("shift-decomposition", classifier="boosting").limits
+
+
 def test_importance_weighting_gives_two_terms_that_sum_to_the_gap() -> None:
     x, loss, z, there = world(0, 1)
     c = cases(x, z, "logistic", 5, np.random.default_rng(0))

@@ -77,7 +77,8 @@ class ShiftDecomposition(Explainer):
         tables = {"Terms": pd.DataFrame(table)}
         if regions:
             tables["Risky regions: where, among cases that both have, the relation changed"] = pd.concat(regions, ignore_index=True)
-        refit = " and the fit of the domain classifier" if self.classifier == "logistic" else ", with the domain classifier fixed (so they are too narrow)"
+        refitted = all(d.refitted or d.refused for _, found in done for d in found)
+        refit = " and the fit of the domain classifier" if refitted else ", with the domain classifier fixed (boosting, or a large table), so they are a little too narrow"
         limits = LIMITS.format(refit=refit) + (" " + said if said else "") + f" Features: {done[0][0].what}." if done else said
         return Finding(" ".join(told), tables, figures, limits)
 
