@@ -1,8 +1,9 @@
 """Learn representations that hold where you have no data.
 
->>> import elsewhere as ew
->>> sorted(name for name in ew.__all__ if name.islower())[:4]
-['assay', 'check_learner', 'learners', 'load']
+Examples:
+    >>> import elsewhere as ew
+    >>> sorted(name for name in ew.__all__ if name.islower())[:4]
+    ['assay', 'check_learner', 'learners', 'load']
 """
 
 from __future__ import annotations

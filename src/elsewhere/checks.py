@@ -26,10 +26,11 @@ def check_learner(learner: Learner[Any, Any], task: Task[Any], seed: int = 0, tr
     give equal predictions (or the learner is not portable, which is returned with its reason); ``fit`` changes no
     field; a fitted copy is independent; ``represent`` gives one row an example; ``fit_many`` equals ``fit``.
 
-    >>> from elsewhere.tables.learners import Prior
-    >>> from elsewhere.tables.worlds import linear_gaussian
-    >>> check_learner(Prior(), linear_gaussian(n=50))
-    []
+    Examples:
+        >>> from elsewhere.tables.learners import Prior
+        >>> from elsewhere.tables.worlds import linear_gaussian
+        >>> check_learner(Prior(), linear_gaussian(n=50))
+        []
     """
     name = type(learner).__name__
     assert dataclasses.is_dataclass(learner), f"{name} is no dataclass"

@@ -50,9 +50,10 @@ class Examples:
         columns: one [n] array a name, beside the inputs.
         classes: names of the classes; None: the labels are numbers (regression).
 
-    >>> x = Examples(np.eye(3), np.array([0, 1, 0]), {"unit": np.array(["a", "a", "b"])}, classes=("no", "yes"))
-    >>> len(x.take([2])), x.column("unit")[2], x.unlabelled().labels is None
-    (1, np.str_('b'), True)
+    Examples:
+        >>> x = Examples(np.eye(3), np.array([0, 1, 0]), {"unit": np.array(["a", "a", "b"])}, classes=("no", "yes"))
+        >>> len(x.take([2])), x.column("unit")[2], x.unlabelled().labels is None
+        (1, np.str_('b'), True)
     """
 
     inputs: Any
@@ -99,8 +100,9 @@ def optional_column(data: Data, name: str) -> Array | None:
 def listed(values: Sequence[str], known: Iterable[str]) -> list[str]:
     """Return names given one by one or joined by commas; a known name that holds a comma stays whole.
 
-    >>> listed(["a,b", "Washington, DC"], ["a", "b", "Washington, DC"])
-    ['a', 'b', 'Washington, DC']
+    Examples:
+        >>> listed(["a,b", "Washington, DC"], ["a", "b", "Washington, DC"])
+        ['a', 'b', 'Washington, DC']
     """
     names = set(known)
     return [name for value in values for name in ([value] if value in names else [part.strip() for part in value.split(",")])]

@@ -28,10 +28,11 @@ class Encoder:
         codes: categories as integer codes and missing values left as NaN, for trees; nothing else is applied.
         max_categories: kept per column.
 
-    >>> import pandas as pd
-    >>> frame = pd.DataFrame({"age": [20.0, 40.0, None], "job": ["a", "b", "a"]})
-    >>> Encoder(scale=False).fit(frame).transform(frame).tolist()
-    [[20.0, 0.0, 1.0, 0.0], [40.0, 0.0, 0.0, 1.0], [30.0, 1.0, 1.0, 0.0]]
+    Examples:
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"age": [20.0, 40.0, None], "job": ["a", "b", "a"]})
+        >>> Encoder(scale=False).fit(frame).transform(frame).tolist()
+        [[20.0, 0.0, 1.0, 0.0], [40.0, 0.0, 0.0, 1.0], [30.0, 1.0, 1.0, 0.0]]
     """
 
     scale: bool = True

@@ -25,8 +25,9 @@ class ExpectationFailed(AssertionError):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"``, or the known names, or nothing, to end an error with.
 
-    >>> did_you_mean("stat", ["state", "age"])
-    "; did you mean 'state'?"
+    Examples:
+        >>> did_you_mean("stat", ["state", "age"])
+        "; did you mean 'state'?"
     """
     names = [str(k) for k in known]
     close = get_close_matches(str(name), names, n=1) or [k for k in names if k.lower() == str(name).lower()]

@@ -58,7 +58,8 @@ class Explainer:
 def plain(text: Any) -> str:
     """Return text as plotly shall show it: plotly reads labels as markup, names are not markup.
 
-    >>> plain("<b>Ohio</b>")
-    '&lt;b&gt;Ohio&lt;/b&gt;'
+    Examples:
+        >>> plain("<b>Ohio</b>")
+        '&lt;b&gt;Ohio&lt;/b&gt;'
     """
     return str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

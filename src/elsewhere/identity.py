@@ -33,8 +33,9 @@ def named(name: str, thing: Any) -> Named:
 
     Two things of one name count as the same: rename it when it changes.
 
-    >>> named("mine", print).name
-    'mine'
+    Examples:
+        >>> named("mine", print).name
+        'mine'
     """
     if not name or not isinstance(name, str):
         raise UserError(f"named(name, thing) needs a name, not {name!r}")
@@ -89,8 +90,9 @@ def digest(value: Any) -> str:
 def content_key(thing: Any) -> str:
     """Return a key of the content of data: arrays, frames, paths, dataclasses and containers of them.
 
-    >>> content_key(np.arange(3)) == content_key(np.arange(3)), content_key(np.arange(3)) == content_key(np.arange(3.0))
-    (True, False)
+    Examples:
+        >>> content_key(np.arange(3)) == content_key(np.arange(3)), content_key(np.arange(3)) == content_key(np.arange(3.0))
+        (True, False)
     """
     state = hashlib.sha256()
     _feed(state, thing)

@@ -80,8 +80,9 @@ class Learner(Generic[D, P]):
 def offers(learner: Learner[Any, Any], method: str) -> bool:
     """Return whether a learner has written an optional method: represent, adapt or fit_many.
 
-    >>> offers(Probe(Learner(), Learner()), "adapt")
-    False
+    Examples:
+        >>> offers(Probe(Learner(), Learner()), "adapt")
+        False
     """
     if isinstance(learner, Probe) and method == "represent":
         return True

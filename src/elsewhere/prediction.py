@@ -22,8 +22,9 @@ class ClassPrediction:
     Raises:
         UserError: a value is not finite, a shape is wrong, or nothing is given.
 
-    >>> ClassPrediction(logits=np.array([[0.0, 2.0]])).classes()
-    array([1])
+    Examples:
+        >>> ClassPrediction(logits=np.array([[0.0, 2.0]])).classes()
+        array([1])
     """
 
     logits: Array | None = None

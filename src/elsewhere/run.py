@@ -54,8 +54,9 @@ class Run:
 
         Streams of two purposes are independent; asked for twice, a stream starts anew.
 
-        >>> Run(3).rng("init").integers(1000) == Run(3).rng("init").integers(1000)
-        np.True_
+        Examples:
+            >>> Run(3).rng("init").integers(1000) == Run(3).rng("init").integers(1000)
+            np.True_
         """
         word = int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:8], "big")
         return np.random.default_rng([self.seed, word])
@@ -130,7 +131,7 @@ def locked(path: Path, offset: int, wait: bool = True) -> Iterator[bool]:
     """Hold byte ``offset`` of a lock file; yields False if it is held elsewhere and ``wait`` is not set.
 
     The lock belongs to the process and dies with it, however it dies. Where the platform has no such locks, it is
-    never refused: a trial done twice is the same trial.
+    never refused: a trial done twice is the same trial. (A lock on the same file taken inside ends with the inner one.)
     """
     try:
         import fcntl

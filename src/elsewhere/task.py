@@ -250,8 +250,9 @@ def as_task_function(thing: Any) -> TaskFunction:
 def standard_error(influence: Array, units: Array | None = None) -> float:
     """Return the standard error of a mean of influences, clustered by unit: sqrt(m/(m-1) Σ_u (Σ_{i in u} v_i)²) / n.
 
-    >>> round(standard_error(np.array([1.0, -1.0, 1.0, -1.0])), 4)  # = sd(ddof=1) / sqrt(4)
-    0.5774
+    Examples:
+        >>> round(standard_error(np.array([1.0, -1.0, 1.0, -1.0])), 4)  # = sd(ddof=1) / sqrt(4)
+        0.5774
     """
     n = len(influence)
     if units is not None:

@@ -82,9 +82,10 @@ class Estimator(EstimatorLearner):
 def wrap(thing: Any) -> Learner[Any, Any]:
     """Return a learner made of a scikit-learn estimator (or a learner as it is).
 
-    >>> from sklearn.linear_model import LogisticRegression
-    >>> type(wrap(LogisticRegression())).__name__
-    'Estimator'
+    Examples:
+        >>> from sklearn.linear_model import LogisticRegression
+        >>> type(wrap(LogisticRegression())).__name__
+        'Estimator'
     """
     if isinstance(thing, Learner):
         return thing

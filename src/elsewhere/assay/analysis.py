@@ -104,8 +104,9 @@ def half_widths_at(deviation: Array, seeds: Array, error: Array, p: Array) -> Ar
 def holm(p: Array) -> Array:
     """Return p-values corrected for so many comparisons (Holm 1979); NaN stays.
 
-    >>> holm(np.array([0.01, 0.04, 0.03])).tolist()
-    [0.03, 0.06, 0.06]
+    Examples:
+        >>> holm(np.array([0.01, 0.04, 0.03])).tolist()
+        [0.03, 0.06, 0.06]
     """
     known = np.flatnonzero(~np.isnan(p))
     order = known[np.argsort(p[known])]

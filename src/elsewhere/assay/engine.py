@@ -54,8 +54,9 @@ class Progress:
 def duration(seconds: float) -> str:
     """Write seconds as people say them.
 
-    >>> duration(4), duration(160), duration(9000)
-    ('4 s', '3 min', '2.5 h')
+    Examples:
+        >>> duration(4), duration(160), duration(9000)
+        ('4 s', '3 min', '2.5 h')
     """
     if seconds < 90:
         return f"{max(1, round(seconds))} s"

@@ -33,9 +33,10 @@ PAIRED_UP_TO = 200  # trials; above, differences of learners use independent err
 class Result:
     """The folder of a study, finished or still being filled.
 
-    >>> Result("no/such/folder")
-    Traceback (most recent call last):
-    elsewhere.errors.UserError: no/such/folder holds no study (no study.json)
+    Examples:
+        >>> Result("no/such/folder")
+        Traceback (most recent call last):
+        elsewhere.errors.UserError: no/such/folder holds no study (no study.json)
     """
 
     folder: Path

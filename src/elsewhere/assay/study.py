@@ -98,8 +98,9 @@ def _differing(learner: Any) -> str:
 def parse_learner(text: str) -> NamedLearner:
     """Read ``NAME:field=value,field=value``; NAME is in the catalogue or an import path of a learner or estimator.
 
-    >>> parse_learner("boosting:max_depth=3").learner.max_depth
-    3
+    Examples:
+        >>> parse_learner("boosting:max_depth=3").learner.max_depth
+        3
     """
     name, options = split_options(text)
     return NamedLearner(text.strip(), name, make_learner(name, options))

@@ -14,9 +14,10 @@ def column_drift(home: pd.DataFrame, elsewhere: pd.DataFrame, folds: int = 5, se
 
     The distance is Kolmogorov–Smirnov's for numbers, and ½ Σ (p - q)² / (p + q) (χ², in [0, 1]) for categories.
 
-    >>> frame = pd.DataFrame({"x": np.arange(50.0)})
-    >>> float(column_drift(frame, frame + 100).distance[0])
-    1.0
+    Examples:
+        >>> frame = pd.DataFrame({"x": np.arange(50.0)})
+        >>> float(column_drift(frame, frame + 100).distance[0])
+        1.0
     """
     from scipy.stats import ks_2samp
 

@@ -79,8 +79,14 @@ class ShiftDecomposition(Explainer):
             tables["Risky regions: where, among cases that both have, the relation changed"] = pd.concat(regions, ignore_index=True)
         refitted = all(d.refitted or d.refused for _, found in done for d in found)
         refit = " and the fit of the domain classifier" if refitted else ", with the domain classifier fixed (boosting, or a large table), so they are a little too narrow"
-        limits = LIMITS.format(refit=refit) + (" " + said if said else "") + f" Features: {done[0][0].what}." if done else said
+        limits = LIMITS.format(refit=refit) + (" " + said if said else "") + f" Features: {self._used(done[0][0])}." if done else said
         return Finding(" ".join(told), tables, figures, limits)
+
+    def _used(self, pair: _Pair) -> str:
+        """Return what the decomposition is on, for the limits."""
+        if self.features is None and not self.exclude:
+            return pair.what
+        return ", ".join(map(str, features_of(pair.home_x, pair.home_x, self.features, self.exclude)[0].columns))
 
     def _loss_name(self, result: Result) -> str:
         names = list(result.scores().metric.unique())

@@ -27,8 +27,9 @@ def expected_calibration_error(confidence: Array, right: Array, bins: int = 10, 
         bins: number of equal bins.
         weight: [n] weights.
 
-    >>> round(expected_calibration_error(np.array([0.95, 1.0]), np.array([1, 0])).value, 3)
-    0.475
+    Examples:
+        >>> round(expected_calibration_error(np.array([0.95, 1.0]), np.array([1, 0])).value, 3)
+        0.475
     """
     w = scaled(weight, len(confidence))
     which = _bin(confidence, bins)

@@ -65,8 +65,9 @@ def area_under_roc(scores: Array, positive: Array, weight: Array | None = None) 
         positive: [n] bool.
         weight: [n] weights.
 
-    >>> area_under_roc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True])).value
-    0.75
+    Examples:
+        >>> area_under_roc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True])).value
+        0.75
     """
     w, positive = scaled(weight, len(scores)), np.asarray(positive, bool)
     high, low = scores[positive], scores[~positive]

@@ -19,8 +19,9 @@ def demographic_disparity(predicted: Array, group: Array, weight: Array | None =
 
     Creager et al. 2020 and Locatello et al. 2019, as the assay of Wenzel et al. 2022 uses it.
 
-    >>> round(demographic_disparity(np.array([0, 1, 0, 1, 1]), np.array(list("aabbb"))).value, 4)  # 2/25
-    0.08
+    Examples:
+        >>> round(demographic_disparity(np.array([0, 1, 0, 1, 1]), np.array(list("aabbb"))).value, 4)  # 2/25
+        0.08
     """
     w = scaled(weight, len(predicted))
     k, e = _codes(predicted), _codes(group)

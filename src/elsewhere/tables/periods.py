@@ -23,8 +23,9 @@ def as_periods(frame: pd.DataFrame, column: str, period: str) -> pd.DataFrame:
         column: dates, or numbers such as a year.
         period: year, quarter, month, week, day; for numbers, a width (``"5"``: 2000-2004, 2005-2009, …).
 
-    >>> as_periods(pd.DataFrame({"year": [2001, 2003, 2006]}), "year", "5")["year"].tolist()
-    ['2000–2005', '2000–2005', '2005–2010']
+    Examples:
+        >>> as_periods(pd.DataFrame({"year": [2001, 2003, 2006]}), "year", "5")["year"].tolist()
+        ['2000–2005', '2000–2005', '2005–2010']
     """
     if column not in frame.columns:
         return frame  # the roles are checked with a better message
