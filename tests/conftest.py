@@ -45,6 +45,7 @@ def people(tmp_path: Path) -> Path:
 def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
     """Run the command in process, in a folder of its own; return exit code, output, errors."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ELSEWHERE_DATA", os.environ.get("ELSEWHERE_DATA", ""))  # --data sets it: put it back afterwards
 
     def command(*arguments: object) -> tuple[int, str, str]:
         code = main([str(a) for a in arguments])
