@@ -60,7 +60,7 @@ def synthetic_store(folder: Path, trials: int = 31_000, domains: int = 20, metri
     from elsewhere.assay.store import Store, _bytes
 
     rng = np.random.default_rng(0)
-    tasks, learners, seeds = 36, trials // 36 + 1, 1
+    tasks, seeds = 36, 1
     names = ["accuracy", "nll", "ece", "brier", "auroc", "balanced_accuracy", "overconfidence", "majority_share"][:metrics]
     keys = np.array([f"{k:016x}" for k in range(trials)])
     task, learner = np.arange(trials) % tasks, np.arange(trials) // tasks
@@ -94,7 +94,6 @@ def synthetic_store(folder: Path, trials: int = 31_000, domains: int = 20, metri
         store.put(store._segment("trials", f"{number:06d}"), _bytes(part.replace_schema_metadata({"sizes": "{}"})))
     study = {"claim": "", "reference": "", "seeds": list(range(seeds)), "threads": 1, "notes": [], "tasks": [], "learners": [], "expect": [], "planned": keys.tolist(), "command": "synthetic"}
     (folder / "study.json").write_text(json.dumps(study))
-    del learners
 
 
 def store() -> None:

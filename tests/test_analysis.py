@@ -71,15 +71,22 @@ def simulated_pair(kind: str, rng: np.random.Generator, m: int = 40, n: int = 20
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["flat", "underspecified", "inverse", "line", "loose", "scattered"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("chance", marks=pytest.mark.xfail(strict=True, reason="the rule wants all 40 trials within 2 deviations, which pure noise leaves: 19 % right")),
+        *("flat", "underspecified", "inverse", "line", "loose", "scattered"),
+    ],
+)
 def test_kinds_of_pairs_are_told_from_simulation(kind: str) -> None:
     rng = np.random.default_rng(7)
-    found = [analysis.kind_of_pair(*simulated_pair(kind, rng), 2000, 2000, majority=0.3) for _ in range(60)]
+    majority = 0.6 if kind == "chance" else 0.3
+    found = [analysis.kind_of_pair(*simulated_pair(kind, rng), 2000, 2000, majority=majority) for _ in range(200)]
     assert found.count(kind) >= 0.9 * len(found), {k: found.count(k) for k in set(found)}
 
 
 def test_chance_is_told_by_the_majority_share() -> None:
-    """Every trial within 2 deviations of the majority share: with 40 trials noise alone leaves that band at times."""
+    """The rule itself: every trial within 2 deviations of the majority share (the noise is shrunk here so that all are)."""
     rng = np.random.default_rng(7)
     home, away = simulated_pair("chance", rng)
     calm = 0.6 + (away - 0.6) / 3

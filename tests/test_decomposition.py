@@ -299,13 +299,15 @@ def test_heart_hospitals_as_published(data: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="measured: Kentucky -.033 and called a changed relation, Illinois AUC .520; the five other states as published")
 def test_wages_leave_no_gap_worth_explaining(data: Path, tmp_path: Path) -> None:
-    """Spec 18, section 6, item 5, with boosting, California to six states."""
+    """Spec 18, section 6, item 5, with boosting, California to six states: gaps within .025, AUC .54 to .61, no story."""
     result = ew.assay("acs-wages", learners=["boosting"], seeds=1, out=tmp_path / "r")
     table = result.explain(ShiftDecomposition(classifier="boosting")).tables["Terms"]
-    assert (table.gap.abs() < 0.04).all()
-    assert table.auc.between(0.5, 0.65).all()
-    assert (table.answer == "no gap worth explaining").sum() >= 4
+    assert len(table) == 6
+    assert (table.gap.abs() <= 0.025).all()
+    assert table.auc.between(0.535, 0.615).all()
+    assert (table.answer == "no gap worth explaining").all()
 
 
 def test_features_are_named_one_by_one_or_by_commas(people: Path, tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from elsewhere.errors import UserError, did_you_mean
 
 Array = npt.NDArray[Any]
-RESERVED = ("id", "domain", "group", "unit", "weight")
 
 
 @runtime_checkable

@@ -14,7 +14,6 @@ from elsewhere.task import Source
 
 D = TypeVar("D", bound=Data)
 P = TypeVar("P")
-OPTIONAL = ("represent", "adapt", "fit_many")
 
 
 class Learner(Generic[D, P]):
