@@ -24,6 +24,7 @@ SCRIPT = """
 import sys
 from toy_rooms.quick import Quick, quick
 import elsewhere as ew
+print("up", flush=True)
 ew.assay(quick, learners=[ew.named(f"l{{k}}", Quick(level=k / 10, sleep={sleep})) for k in range(6)], seeds=5, out=sys.argv[1], workers={workers})
 """
 
@@ -34,7 +35,7 @@ def learners(sleep: float = 0.0) -> list[Any]:
 
 def start(folder: Path, sleep: float = 0.0, workers: int = 1) -> subprocess.Popen[bytes]:
     code = SCRIPT.format(sleep=sleep, workers=workers)
-    return subprocess.Popen([sys.executable, "-c", code, str(folder)], stderr=subprocess.PIPE, start_new_session=True)
+    return subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
 
 
 def scores_of(folder: Path) -> pd.DataFrame:
@@ -67,7 +68,9 @@ def test_twenty_kills_and_resumes_end_with_the_same_bits(whole: pd.DataFrame, tm
     done = 0
     for _ in range(20):
         process = start(folder, sleep=0.04)
-        time.sleep(drawn.uniform(0.6, 1.5))  # from before the first trial to deep inside the study
+        assert process.stdout is not None
+        process.stdout.readline()  # it is up: however busy the machine is, the instants below lie in the study
+        time.sleep(drawn.uniform(0.0, 0.8))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         if (folder / "study.json").exists():
