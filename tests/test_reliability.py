@@ -24,8 +24,9 @@ SCRIPT = """
 import sys
 from toy_rooms.quick import Quick, quick
 import elsewhere as ew
+assay = ew.assay  # imports what it needs
 print("up", flush=True)
-ew.assay(quick, learners=[ew.named(f"l{{k}}", Quick(level=k / 10, sleep={sleep})) for k in range(6)], seeds=5, out=sys.argv[1], workers={workers})
+assay(quick, learners=[ew.named(f"l{{k}}", Quick(level=k / 10, sleep={sleep})) for k in range(6)], seeds=5, out=sys.argv[1], workers={workers})
 """
 
 
@@ -70,7 +71,7 @@ def test_twenty_kills_and_resumes_end_with_the_same_bits(whole: pd.DataFrame, tm
         process = start(folder, sleep=0.04)
         assert process.stdout is not None
         process.stdout.readline()  # it is up: however busy the machine is, the instants below lie in the study
-        time.sleep(drawn.uniform(0.0, 0.8))
+        time.sleep(drawn.uniform(0.0, 1.0))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         if (folder / "study.json").exists():
