@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from elsewhere.errors import UserError, did_you_mean
 
-KINDS = ("learners", "tasks", "metrics", "explainers", "studies", "readers")
+KINDS = ("learners", "tasks", "metrics", "explainers", "studies", "readers", "networks")
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,17 @@ _CATALOGUE: dict[str, dict[str, Entry]] = {
         "random-forest": Entry("elsewhere.tables.learners:RandomForest", "random forest"),
         "boosting": Entry("elsewhere.tables.learners:Boosting", "histogram gradient boosting"),
         "nearest-neighbours": Entry("elsewhere.tables.learners:NearestNeighbours", "nearest neighbours on standardised features"),
+        "mlp": Entry("elsewhere.nn.learners:Mlp", "a multilayer perceptron, on tables, vectors and pictures"),
+        "linear-probe": Entry("elsewhere.nn.probe:LinearProbe", "a linear head on frozen features: inputs, principal components, random or published networks"),
+        "module": Entry("elsewhere.nn.learners:Module", "any torch module, from Python: wrap(module)"),
+        "cnn": Entry("elsewhere.images.learners:Cnn", "a small convolutional network"),
+        "fine-tune": Entry("elsewhere.images.learners:FineTune", "a published backbone, trained whole or its head alone"),
         "random-direction": Entry("elsewhere.tables.worlds:RandomDirection", "a linear classifier at an angle from the best one, for worlds with a known line"),
         "given": Entry("elsewhere.tables.learners:Given", "a model you already have: a column of its predictions, judged without training"),
     },
     "tasks": {
+        "digits/shifts": Entry("elsewhere.images.tasks:digits_shifts", "scikit-learn's digits, at home and under seven shifts of five severities"),
+        "handwriting": Entry("elsewhere.images.tasks:handwriting", "digits of five groups of writers: trained on one, judged on all (data root or the original files)"),
         "table": Entry("elsewhere.tables.tasks:table", "a table of one's own, for study files: path, predict, domain, and source, leave_out or cut"),
         "penguins": Entry("elsewhere.tables.tasks:penguins", "Palmer penguins: female or male, across species"),
         "heart-hospitals": Entry("elsewhere.tables.tasks:heart_hospitals", "heart disease in four hospitals (data root or the UCI files)"),
@@ -112,6 +119,16 @@ _CATALOGUE: dict[str, dict[str, Entry]] = {
         "accuracy-on-the-line": Entry("elsewhere.studies:accuracy-on-the-line.toml", "the line of the linear-Gaussian world is recovered"),
         "heart-hospitals-elsewhere": Entry("elsewhere.studies:heart-hospitals.toml", "trained in Cleveland, used in three other hospitals"),
         "acs-wages-elsewhere": Entry("elsewhere.studies:acs-wages.toml", "trained in California: no gap worth explaining"),
+    },
+    "networks": {
+        "mlp": Entry("elsewhere.nn.mlp:mlp", "multilayer perceptron: width, depth, dropout"),
+        "small-cnn": Entry("elsewhere.nn.cnn:small_cnn", "four convolutions and the mean over the picture: width, stride"),
+        "random-conv": Entry("elsewhere.nn.cnn:random_conv", "random convolution features, never trained: filters, seed"),
+        "encoder": Entry("elsewhere.nn.cnn:encoder", "strided convolutions and one layer: width"),
+        "decoder": Entry("elsewhere.nn.cnn:decoder", "the mirror of encoder: latent, width"),
+        "vit": Entry("elsewhere.nn.vit:vit", "a small vision transformer: patch, width, depth, heads"),
+        "torchvision": Entry("elsewhere.nn.backbones:torchvision", "torchvision:NAME, a published backbone: side, weights"),
+        "timm": Entry("elsewhere.nn.backbones:timm", "timm:NAME, a published backbone: side, weights"),
     },
     "readers": {
         "table": Entry(

@@ -53,7 +53,7 @@ def check_learner(learner: Learner[Any, Any], task: Task[Any], seed: int = 0, tr
         z = np.asarray(fitted.represent(fit_for(fitted, data.unlabelled()), run))
         assert len(z) == len(data), f"{name}: represent gives {len(z)} rows for {len(data)} examples"
     if offers(learner, "fit_many"):
-        many = type(learner).fit_many([copy.deepcopy(learner)] * 2, [source] * 2, [Run(seed=s, progress=False) for s in (seed, seed + 1)])
+        many = type(learner).fit_many([copy.deepcopy(learner) for _ in range(2)], [source] * 2, [Run(seed=s, progress=False) for s in (seed, seed + 1)])
         assert _same(answer, _answer(many[0], data, run), 1e-4), f"{name}: fit_many differs from fit"
     return told
 

@@ -163,7 +163,7 @@ def _data_root(data: Path | None) -> None:
 
 def _show_plan(study: Any, workers: int) -> None:
     """Say what was inferred and what will run, before anything runs."""
-    from elsewhere.assay.engine import duration
+    from elsewhere.run import duration
     from elsewhere.assay.plan import pilot
 
     for summary in dict.fromkeys(t.summary for t in study.tasks if t.summary):

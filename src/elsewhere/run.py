@@ -6,9 +6,10 @@ import copy
 import hashlib
 import io
 import os
+import sys
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -38,7 +39,9 @@ class Run:
         precision: as Lightning Fabric names it.
         threads: that one trial may use.
         folder: where shared parts and cached arrays lie; None: they are kept in memory only.
-        progress: whether long work may report itself.
+        progress: whether long work may report itself on the terminal; a function gets each line instead.
+        strategy: how several processes share one training, as Lightning Fabric names it; "auto" is "ddp" under torchrun.
+        trial: what names the checkpoints of this run, and the run in messages; "" keeps none.
     """
 
     seed: int = 0
@@ -46,8 +49,11 @@ class Run:
     precision: str = "32"
     threads: int = 1
     folder: Path | None = None
-    progress: bool = True
+    progress: bool | Callable[[str], None] = True
+    strategy: str = "auto"
+    trial: str = ""
     history: list[tuple[int, str, float]] = field(default_factory=list, compare=False, repr=False)
+    stages: list[Path] = field(default_factory=list, compare=False, repr=False)  # one checkpoint a training, in order
 
     def rng(self, purpose: str) -> np.random.Generator:
         """Return the stream of randomness for a purpose: ``init``, ``batches``, ``sample``, ``few-shot``, …
@@ -68,6 +74,26 @@ class Run:
     def log(self, step: int, **values: float) -> None:
         """Add points to the trial's curves."""
         self.history.extend((int(step), name, float(value)) for name, value in values.items())
+
+    def say(self, line: str) -> None:
+        """Report long work: on the terminal's last line, or to the function given as ``progress``."""
+        if callable(self.progress):
+            self.progress(line)
+        elif self.progress and sys.stderr.isatty():
+            sys.stderr.write(f"\r\x1b[K{line}")
+            sys.stderr.flush()
+
+    def checkpoint(self) -> Path | None:
+        """Return where the next training of this run keeps its state: the first call names the first training, and so on."""
+        if self.folder is None or not self.trial:
+            return None
+        self.stages.append(self.folder / "checkpoints" / f"{self.trial}-{len(self.stages)}.safetensors")
+        return self.stages[-1]
+
+    def forget(self) -> None:
+        """Remove the checkpoints of this run: what they led to is kept elsewhere."""
+        for path in self.stages:
+            path.unlink(missing_ok=True)
 
     def fitted(self, part: L, source: Source[Any]) -> L:
         """Return a learner fitted on ``source``: fitted once per (part, source, seed) and shared between trials."""
@@ -90,8 +116,10 @@ class Run:
 
     def _kept_part(self, key: str, part: Any, source: Source[Any]) -> Any:
         def fit() -> Any:
-            inner = Run(self.seed, self.device, self.precision, self.threads, self.folder, self.progress)
-            return copy.deepcopy(part).fit(source, inner)
+            inner = replace(self, trial=self.trial and key, history=[], stages=[])
+            fitted = copy.deepcopy(part).fit(source, inner)
+            inner.forget()
+            return fitted
 
         if self.folder is None:
             return fit()
@@ -113,6 +141,18 @@ class Run:
                 _SHARED.pop(next(iter(_SHARED)))
             _SHARED[place] = make()
         return _SHARED[place]
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as people say them.
+
+    Examples:
+        >>> duration(4), duration(160), duration(9000)
+        ('4 s', '3 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -47,6 +47,28 @@ def load(folder: str | os.PathLike[str], trust: Sequence[type] = ()) -> Any:
     return _read(Path(folder), {reference(t): t for t in trust})
 
 
+def to_bytes(state: Any) -> bytes:
+    """Return nested mappings, lists, numbers and tensors (a ``state_dict``) as the bytes of one safetensors file."""
+    from safetensors.numpy import save
+
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    packed = _packed("state", state, Path(), arrays)
+    return save({k: np.asarray(v, order="C") for k, v in arrays.items()}, metadata={"state": json.dumps(packed)})
+
+
+def from_bytes(content: bytes) -> Any:
+    """Return what ``to_bytes`` was given; ``ValueError`` where the bytes are damaged."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        arrays = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        return _unpacked(json.loads(header["__metadata__"]["state"]), Path(), arrays, {}, ())
+    except (SafetensorError, KeyError, ValueError, UnicodeDecodeError) as error:
+        raise ValueError(f"no state can be read: {one_line(error)}") from error
+
+
 def _write(thing: Any, folder: Path) -> None:
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     fields = {f.name: _packed(f"field.{f.name}", getattr(thing, f.name), folder, arrays) for f in dataclasses.fields(thing) if f.init}
@@ -55,7 +77,7 @@ def _write(thing: Any, folder: Path) -> None:
     if arrays:
         from safetensors.numpy import save_file
 
-        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / "arrays.safetensors")
+        save_file({k: np.asarray(v, order="C") for k, v in arrays.items()}, folder / "arrays.safetensors")
     content = {"is": reference(type(thing)), "revision": getattr(type(thing), "revision", 1), "fields": fields, "fitted": fitted}
     write_whole(folder / "learner.json", json.dumps(content, indent=1).encode())
 
@@ -71,9 +93,12 @@ def _packed(name: str, value: Any, folder: Path, arrays: dict[str, Any]) -> Any:
         return {"array": name}
     if isinstance(value, np.ndarray) and value.dtype.kind in "OUS":
         return {"strings": [_packed(name, v, folder, arrays) for v in value.tolist()], "dtype": value.dtype.str}
+    if hasattr(value, "built") and hasattr(value, "state_dict"):
+        weights = {k: _packed(f"{name}/{k}", v, folder, arrays) for k, v in value.state_dict().items()}
+        return {"network": value.built, "weights": weights}
     if type(value).__module__.startswith("torch") and hasattr(value, "detach"):
-        arrays[name] = value.detach().cpu().numpy()
-        return {"tensor": name}
+        arrays[name], dtype = _as_array(value)
+        return {"tensor": name, "dtype": dtype}
     if isinstance(value, (list, tuple)):
         return {type(value).__name__: [_packed(f"{name}.{i}", v, folder, arrays) for i, v in enumerate(value)]}
     if isinstance(value, Mapping) and all(isinstance(k, (str, int, bool)) for k in value):
@@ -143,7 +168,9 @@ def _unpacked(packed: Any, folder: Path, arrays: Mapping[str, Any], trust: Mappi
         case "tensor":
             import torch
 
-            return torch.from_numpy(arrays[value].copy())
+            return torch.from_numpy(arrays[value].copy()).to(getattr(torch, packed["dtype"]))
+        case "network":
+            return _network(value, {k: inner(v) for k, v in packed["weights"].items()}, folder)
         case "strings":
             return np.array([inner(v) for v in value], dtype=packed["dtype"])
         case "list" | "tuple":
@@ -160,6 +187,26 @@ def _unpacked(packed: Any, folder: Path, arrays: Mapping[str, Any], trust: Mappi
         case "estimator":
             return _estimator(_inside(folder, value), allowed)
     raise UserError(f"{folder} holds an entry of unknown kind {tag!r}")
+
+
+def _as_array(tensor: Any) -> tuple[np.ndarray[Any, Any], str]:
+    """Return a tensor as an array and the name of its type; bfloat16, which numpy lacks, as float32."""
+    import torch
+
+    held = tensor.detach().cpu()
+    return (held.float() if held.dtype == torch.bfloat16 else held).numpy(), str(held.dtype).removeprefix("torch.")
+
+
+def _network(built: Mapping[str, Any], weights: Mapping[str, Any], folder: Path) -> Any:
+    """Build a catalogued network from its JSON arguments and fill it with the saved weights."""
+    from elsewhere.nn import build
+
+    try:
+        network = build(**built)
+        network.load_state_dict(weights)
+    except (TypeError, RuntimeError) as error:
+        raise UserError(f"{folder} holds weights that do not fit the network {built.get('name')!r}: {one_line(error, 120)}") from error
+    return network.eval()
 
 
 def _estimator(path: Path, allowed: Sequence[str]) -> Any:

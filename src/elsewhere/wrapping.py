@@ -1,4 +1,4 @@
-"""Scikit-learn estimators as learners."""
+"""Scikit-learn estimators and torch modules as learners."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Estimator(EstimatorLearner):
 
 
 def wrap(thing: Any) -> Learner[Any, Any]:
-    """Return a learner made of a scikit-learn estimator (or a learner as it is).
+    """Return a learner made of a scikit-learn estimator or a torch module (or a learner as it is).
 
     Examples:
         >>> from sklearn.linear_model import LogisticRegression
@@ -91,7 +91,11 @@ def wrap(thing: Any) -> Learner[Any, Any]:
         return thing
     if hasattr(thing, "fit") and hasattr(thing, "predict") and hasattr(thing, "get_params"):
         return Estimator(thing)
-    raise UserError(f"expected a learner or a scikit-learn estimator, got {type(thing).__name__}")
+    if hasattr(thing, "state_dict") and hasattr(thing, "forward"):
+        from elsewhere.nn.learners import Module
+
+        return Module(module=thing)
+    raise UserError(f"expected a learner, a scikit-learn estimator or a torch module, got {type(thing).__name__}")
 
 
 def takes_weights(estimator: Any) -> bool:

@@ -27,7 +27,7 @@ from elsewhere.assay.plan import Trial, batches, granted
 from elsewhere.assay.store import COMPACT_AT, Store
 from elsewhere.errors import UserError, one_line
 from elsewhere.learner import offers
-from elsewhere.run import Run, locked
+from elsewhere.run import Run, duration, locked
 from elsewhere.task import Task
 
 _TASKS: dict[tuple[str, int], Task[Any]] = {}
@@ -49,18 +49,6 @@ class Progress:
         left = "" if self.left is None else f", about {duration(self.left)} left"
         failed = f", {self.failed} failed" if self.failed else ""
         return f"{self.done} of {self.total} trials{failed}{left}  {self.last}"
-
-
-def duration(seconds: float) -> str:
-    """Write seconds as people say them.
-
-    Examples:
-        >>> duration(4), duration(160), duration(9000)
-        ('4 s', '3 min', '2.5 h')
-    """
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def run_trials(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from elsewhere.assay.engine import duration
+from elsewhere.run import duration
 from elsewhere.assay.plan import pilot
 from elsewhere.assay.study import Study, learners_of
 from elsewhere.data import listed

@@ -15,6 +15,7 @@ from elsewhere.data import Array, Examples, find
 from elsewhere.errors import UserError, did_you_mean
 from elsewhere.metrics import classification_metrics, regression_metrics
 from elsewhere.run import Run
+from elsewhere.splitting import held_out
 from elsewhere.tables.data import Prepared, Roles, prepare, read_table
 from elsewhere.tables.periods import as_periods
 from elsewhere.task import Domain, Source, Task, task
@@ -132,27 +133,6 @@ def split(
         domains.append(Domain(name, data.take(rows), "elsewhere", {"order": order + 1} if in_order else {}))
     metrics = classification_metrics("group" in ready.columns) if ready.classes else regression_metrics()
     return Task(Source(train, unlabelled=granted), domains, metrics, FINDINGS, (*ready.notes, *_unseen_classes(train, data, others)))
-
-
-def held_out(data: Examples, share: float, rng: np.random.Generator) -> Array:
-    """Return a mask [n]: ``share`` of the units, the same share within every domain and label (a number: by quintile).
-
-    Units are shuffled, sorted by stratum, and every 1/share-th is taken from a random start, so that each stratum gets
-    its share to within one unit.
-    """
-    labels = np.asarray(data.labels)
-    if data.classes is None:
-        labels = np.digitize(labels, np.quantile(labels, [0.2, 0.4, 0.6, 0.8]))
-    unit = data.columns.get("unit", np.arange(len(data)))
-    _, first, which = np.unique(unit, return_index=True, return_inverse=True)
-    stratum = np.unique(data.columns["domain"][first].astype(str), return_inverse=True)[1] * (labels.max() + 1) + labels[first]
-    order = rng.permutation(len(first))
-    order = order[np.argsort(stratum[order], kind="stable")]
-    start = rng.random()
-    position = np.arange(len(order))
-    taken = np.empty(len(order), bool)
-    taken[order] = np.floor((position + 1) * share + start) > np.floor(position * share + start)
-    return np.asarray(taken[which])
 
 
 def _spoilt(ready: Prepared, trained_on: str | None) -> Array:

@@ -1,0 +1,1 @@
+"""Pictures: digits and their shifts, other people's handwriting, learners on pictures."""

@@ -1,0 +1,132 @@
+"""A linear head on frozen features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from elsewhere.batching import in_batches
+from elsewhere.data import Array, Examples
+from elsewhere.errors import UserError
+from elsewhere.identity import content_key, file_key
+from elsewhere.nn.building import build
+from elsewhere.nn.layers import layer_output
+from elsewhere.nn.learners import NetworkLearner
+from elsewhere.run import Run
+from elsewhere.task import Source
+
+
+@dataclass
+class LinearProbe(NetworkLearner):
+    """A linear head on features that are not trained (spec 01, 2.2: "new linear head only"), computed once per backbone and domain.
+
+    Features are centred and scaled by the source; the head is trained as in ``mlp``. The backbone is in evaluation mode.
+
+    Args:
+        backbone: "inputs" (as they are, a table encoded), or a network by name: "random-conv", "torchvision:NAME", "timm:NAME".
+        weights: of a backbone: a safetensors file, or "default" for its hub's.
+        side: pictures are resized to it for a backbone.
+        layer: of a backbone, by name, instead of its last features.
+        components: so many principal components of the features, of the source.
+
+    Examples:
+        >>> x = Examples(np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2, classes=("a", "b"))
+        >>> LinearProbe(steps=5).fit(Source(x)).represent(x).shape
+        (40, 3)
+    """
+
+    backbone: str = "inputs"
+    weights: str | None = None
+    side: int | None = None
+    layer: str | None = None
+    components: int | None = None
+    steps: int = 500
+    learning_rate: float = 1e-2
+
+    @property
+    def preparation(self) -> tuple[Any, ...]:
+        return (self.samples, self.backbone, self.weights, self.side, self.layer, self.components)
+
+    def network(self, data: Examples) -> nn.Module:
+        made: nn.Module = build("mlp", like=data, depth=0)
+        return made
+
+    def prepared(self, source: Source[Examples], run: Run) -> tuple[Examples, Examples | None]:
+        self.backbone_ = None if self.backbone == "inputs" else self._backbone(source.train.inputs)
+        self.directions_: Array | None = None
+        self.run_ = run
+        try:
+            return super().prepared(source, run)
+        finally:
+            del self.run_
+
+    def scales(self, x: Any) -> tuple[Any, float]:
+        if self.components is not None:
+            self._components(x)
+        return super().scales(self._projected(x))
+
+    def inputs(self, inputs: Any) -> Any:
+        x = self._projected(self.raw(inputs))
+        return ((x - self.center_) / self.spread_).astype(np.float32)
+
+    def raw(self, inputs: Any) -> Any:
+        """Return the features before projection and scaling, [n, d]."""
+        x = super().raw(inputs)
+        if self.backbone_ is None:
+            return np.asarray(x).reshape(len(x), -1) if x.dtype != np.uint8 else np.asarray(x, np.float32).reshape(len(x), -1) / 255
+        run = getattr(self, "run_", Run(progress=False))
+        network, layer = self.backbone_, self.layer
+        function = network if layer is None else lambda batch: layer_output(network, layer, batch)
+        key = ["features", network.built, self._weights_key, layer, content_key(np.asarray(x)), run.precision]
+        return run.cached(key, lambda: in_batches(function, x, run, size=256, output=None))
+
+    def predict(self, data: Examples, run: Run = Run()) -> Any:
+        self.run_ = run
+        try:
+            return super().predict(data, run)
+        finally:
+            del self.run_
+
+    def represent(self, data: Examples, run: Run = Run(), layer: str | None = None) -> Array:
+        """Return the features that the head sees, [n, d]."""
+        self.run_ = run
+        try:
+            return np.asarray(self.inputs(data.inputs))
+        finally:
+            del self.run_
+
+    @staticmethod
+    def fit_many(learners: Sequence[Any], sources: Sequence[Any], runs: Sequence[Run]) -> Sequence[Any]:
+        """Train all heads whose shapes agree as one; see ``elsewhere.nn.stacked``."""
+        from elsewhere.nn.stacked import fit_stacked
+
+        return fit_stacked(learners, sources, runs)
+
+    @property
+    def _weights_key(self) -> str:
+        return file_key(self.weights) if self.weights not in (None, "default") else str(self.weights)
+
+    def _backbone(self, inputs: Any) -> Any:
+        if hasattr(inputs, "iloc"):
+            raise UserError(f"backbone {self.backbone!r} needs pictures, and the inputs are a table; leave backbone away")
+        options = {k: v for k, v in (("weights", self.weights), ("side", self.side)) if v is not None}
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # an untrained backbone is the same one for every seed
+            return build(self.backbone, shape=list(inputs.shape[1:]), head=False, **options)
+
+    def _components(self, x: Any) -> None:
+        x = np.asarray(x, np.float64)
+        most = min(x.shape)
+        if not 1 <= (self.components or 0) <= most:
+            raise UserError(f"components must lie between 1 and {most}, the smaller of examples and features, not {self.components}")
+        _, _, directions = np.linalg.svd(x - x.mean(0), full_matrices=False)
+        self.directions_ = directions[: self.components].T.astype(np.float32)
+
+    def _projected(self, x: Any) -> Any:
+        return x if self.directions_ is None else np.asarray(x, np.float32) @ self.directions_
