@@ -3,7 +3,7 @@
 Examples:
     >>> import elsewhere as ew
     >>> sorted(name for name in ew.__all__ if name.islower())[:4]
-    ['assay', 'check_learner', 'learners', 'load']
+    ['assay', 'check_learner', 'fit', 'learners']
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "assay": "elsewhere.assay.api:assay",
+    "fit": "elsewhere.model:fit",
+    "Model": "elsewhere.model:Model",
     "Result": "elsewhere.assay.result:Result",
     "Study": "elsewhere.assay.study:Study",
     "Expectation": "elsewhere.assay.expectation:Expectation",
@@ -71,6 +73,8 @@ if TYPE_CHECKING:
     from elsewhere.learner import Learner as Learner
     from elsewhere.learner import Probe as Probe
     from elsewhere.learner import offers as offers
+    from elsewhere.model import Model as Model
+    from elsewhere.model import fit as fit
     from elsewhere.prediction import ClassPrediction as ClassPrediction
     from elsewhere.prediction import ValuePrediction as ValuePrediction
     from elsewhere.run import Run as Run

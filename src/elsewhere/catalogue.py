@@ -30,13 +30,16 @@ class Option:
 class Entry:
     """What a name stands for: ``module:attribute`` (a study: ``package:file.toml``), one line of help, options.
 
-    ``takes``: for readers, the endings of the paths it reads.
+    Readers: ``takes``, the endings of the paths they read; ``source``, what makes a source to fit on of a path; ``new``,
+    what makes data of a path for a fitted model (path, what the model remembers). ``target`` makes the task function.
     """
 
     target: str
     help: str
     options: tuple[Option, ...] = ()
     takes: tuple[str, ...] = ()
+    source: str = ""
+    new: str = ""
 
 
 _TABLE_OPTIONS = (
@@ -136,7 +139,10 @@ _CATALOGUE: dict[str, dict[str, Entry]] = {
             "a CSV or Parquet table with a column that says where a row comes from",
             _TABLE_OPTIONS,
             (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".pq"),
+            source="elsewhere.tables.fitting:source",
+            new="elsewhere.tables.fitting:new_rows",
         ),
+        "digit-pictures": Entry("", "pictures of digits, a file or a folder, for a fitted model", new="elsewhere.images.tasks:new_pictures"),
     },
 }
 

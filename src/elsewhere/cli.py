@@ -6,6 +6,7 @@ import functools
 import inspect
 import json
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -91,6 +92,68 @@ def assay(
     raise typer.Exit(_verdict(result, lenient))
 
 
+@app.command(epilog="Examples:  elsewhere fit people.csv --predict income --learner mlp --out model/  |  "
+             "elsewhere fit digits/shifts --learner cnn:steps=2000 --out model/")  # fmt: skip
+@_with_options("readers")
+def fit(
+    what: Annotated[str, typer.Argument(help="a table (CSV, Parquet) or the name of a task")],
+    out: Annotated[Path, typer.Option(help="the folder of the model; a training that was cut off goes on when the same command is given again")],
+    learner: Annotated[str | None, typer.Option(help="NAME or NAME:field=value,… [default: the last of those the data come with]")] = None,
+    seed: Annotated[int, typer.Option(help="of the training and of what a task draws")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")] = "auto",
+    precision: Annotated[str, typer.Option(help="32, 16-mixed, bf16-mixed, …")] = "32",
+    threads: Annotated[int | None, typer.Option(help="of native libraries [default: as they choose]")] = None,
+    data: Annotated[Path | None, typer.Option(help="where named data lie [default: ELSEWHERE_DATA, else a cache folder]")] = None,
+    reader: Annotated[str | None, typer.Option(help="the reader, where several take the path")] = None,
+    options: Any = None,
+) -> None:
+    """Fit one learner and keep it as a model; a table is fitted on all its rows unless --source restricts it."""
+    from elsewhere.assay.engine import held_to
+    from elsewhere.model import fit as fit_model
+    from elsewhere.run import Run
+    from elsewhere.training import first_process, leave
+
+    _data_root(data)
+    try:
+        with held_to(threads):
+            model = fit_model(what, learner, out=out, seed=seed, reader=reader, run=Run(device=device, precision=precision, threads=threads or 1), **options)
+    except KeyboardInterrupt:
+        typer.echo("\nstopped; give the same command again to go on from the last checkpoint", err=True)
+        raise typer.Exit(130) from None
+    leave()
+    if first_process():
+        typer.echo(f"fitted {model.about['learner']} on {model.about['examples']:,} examples of {model.about['from']}")
+        for home in model.about.get("home", []):
+            typer.echo(f"{home['metric']} in {home['domain']}, held out: {home['value']:.3f} (standard error {home['error']:.3f}, n {home['n']:,})")
+        typer.echo(f"model: {out}")
+
+
+@app.command(epilog="Example:  elsewhere predict model/ new.csv --out predictions.parquet")
+def predict(
+    model: Annotated[Path, typer.Argument(help="the folder that elsewhere fit wrote")],
+    what: Annotated[str, typer.Argument(help="new data of the kind it was fitted on: a table; a picture or a folder of them")],
+    out: Annotated[Path | None, typer.Option(help="a .parquet or .csv file [default: the first 20 rows are shown]")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")] = "auto",
+) -> None:
+    """Predict for new data: one row an example, with probabilities."""
+    from elsewhere.model import SUFFIXES, Model, write_predictions
+    from elsewhere.run import Run
+
+    if out is not None and out.suffix not in SUFFIXES:
+        raise UserError(f"--out {out} must end in {', '.join(SUFFIXES)}")
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always", UserWarning)
+        frame = Model.load(model).predict(what, Run(device=device))
+    for line in dict.fromkeys(str(w.message) for w in heard if issubclass(w.category, UserWarning)):
+        typer.echo(f"warning: {one_line(line)}", err=True)
+    if out is None:
+        typer.echo(frame.head(20).to_string(index=False))
+        typer.echo(f"{len(frame):,} predictions" + ("; write all with --out predictions.parquet" if len(frame) > 20 else ""))
+        return
+    write_predictions(frame, out)
+    typer.echo(f"{len(frame):,} predictions: {out}")
+
+
 @app.command(epilog="Example:  elsewhere explain results/mine --with shift-decomposition --exclude cholesterol")
 @_with_options("explainers")
 def explain(
@@ -139,7 +202,7 @@ def report(
 
 @app.command("list", epilog="Example:  elsewhere list learners --json")
 def list_(
-    kind: Annotated[str, typer.Argument(help="learners, tasks, metrics, explainers, studies or readers")],
+    kind: Annotated[str, typer.Argument(help="learners, tasks, metrics, explainers, studies, readers or networks")],
     as_json: Annotated[bool, typer.Option("--json", help="as JSON")] = False,
 ) -> None:
     """Say what there is."""

@@ -20,8 +20,8 @@ from elsewhere.run import write_whole
 _OWN = ("elsewhere.encoding:Encoder", "elsewhere.learner:Probe", "elsewhere.wrapping:Estimator")  # spine classes that models may hold
 
 
-def save(learner: Learner[Any, Any], folder: str | os.PathLike[str]) -> None:
-    """Write a learner to a folder, whole or not at all.
+def save(learner: Learner[Any, Any], folder: str | os.PathLike[str], beside: Mapping[str, bytes] | None = None) -> None:
+    """Write a learner to a folder, and files beside it, whole or not at all.
 
     Raises:
         NotOffered: something in it has no portable form (the reason says what).
@@ -32,6 +32,8 @@ def save(learner: Learner[Any, Any], folder: str | os.PathLike[str]) -> None:
     aside.mkdir(parents=True)
     try:
         _write(learner, aside)
+        for name, content in (beside or {}).items():
+            (aside / name).write_bytes(content)
         shutil.rmtree(place, ignore_errors=True)
         os.replace(aside, place)
     finally:
@@ -75,9 +77,9 @@ def _write(thing: Any, folder: Path) -> None:
     made = {k: v for k, v in vars(thing).items() if k.endswith("_") and k not in fields}
     fitted = {k: _packed(k, v, folder, arrays) for k, v in made.items()}
     if arrays:
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save as as_bytes
 
-        save_file({k: np.asarray(v, order="C") for k, v in arrays.items()}, folder / "arrays.safetensors")
+        (folder / "arrays.safetensors").write_bytes(as_bytes({k: np.asarray(v, order="C") for k, v in arrays.items()}))
     content = {"is": reference(type(thing)), "revision": getattr(type(thing), "revision", 1), "fields": fields, "fitted": fitted}
     write_whole(folder / "learner.json", json.dumps(content, indent=1).encode())
 

@@ -142,6 +142,7 @@ class TaskFunction:
     shown: tuple[str, ...] = ()  # the options that its label names
     learners: tuple[str, ...] = ()  # what runs if nobody names learners
     summary: str = ""  # what is said before anything runs
+    reader: str = ""  # the catalogued reader of new data for a model fitted on this task
 
     def __call__(self, seed: int = 0, **options: Any) -> Task[Any]:
         self._check(options)
@@ -186,7 +187,7 @@ class TaskFunction:
     def __reduce__(self) -> Any:
         if self.here or resolve(reference(self.make), quiet=True) is self.make:
             return super().__reduce__()
-        return _restore, (reference(self.make), {k: getattr(self, k) for k in ("name", "choices", "revision", "files", "options", "shown", "learners")})
+        return _restore, (reference(self.make), {k: getattr(self, k) for k in ("name", "choices", "revision", "files", "options", "shown", "learners", "reader")})
 
 
 def _restore(path: str, state: Mapping[str, Any]) -> TaskFunction:
@@ -214,6 +215,7 @@ def task(
     revision: int = 1,
     files: Sequence[str] = (),
     learners: Sequence[str] = (),
+    reader: str = "",
 ) -> Callable[[Callable[..., Task[Any]]], TaskFunction]:
     """Make a task function of ``def f(seed, **options) -> Task``.
 
@@ -223,10 +225,11 @@ def task(
         revision: raise it when what the function makes changes: older trials no longer count.
         files: options that are paths; their content, not the path, tells one task from another.
         learners: what runs if nobody names learners.
+        reader: the catalogued reader of new data for a model fitted on this task.
     """
 
     def decorate(function: Callable[..., Task[Any]]) -> TaskFunction:
-        made = TaskFunction(name, function, dict(choices or {}), revision, tuple(files), learners=tuple(learners))
+        made = TaskFunction(name, function, dict(choices or {}), revision, tuple(files), learners=tuple(learners), reader=reader)
         made.__dict__["__doc__"] = function.__doc__
         return made
 

@@ -3,6 +3,7 @@ checkpoint and resume in mid-training, the finite check, early stopping, curves 
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
@@ -426,6 +427,8 @@ def fabric_of(run: Run) -> Fabric:
 def _fabric(device: str, precision: str, strategy: str, processes: int) -> Fabric:
     from lightning_fabric import Fabric
 
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     kind, _, index = device.partition(":")
     if kind not in ("auto", "cpu", "cuda", "mps"):
         raise UserError(f"device must be auto, cpu, cuda, cuda:N or mps, not {device!r}")
@@ -444,3 +447,11 @@ def _fabric(device: str, precision: str, strategy: str, processes: int) -> Fabri
 def first_process() -> bool:
     """Whether this process is the one that writes: the only one, or the first that torchrun started."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def leave() -> None:
+    """Wait for the other processes of a training and part from them; nothing where there is one."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+        _fabric.cache_clear()

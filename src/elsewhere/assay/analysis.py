@@ -60,6 +60,13 @@ def half_widths(deviation: Array, seeds: Array, error: Array, confidence: float)
     return np.where((seeds < 2) & (units == 0), np.nan, half)
 
 
+def away(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of domains elsewhere; where a result has none, those of stress domains, which then stand for elsewhere."""
+    elsewhere = scores.role == "elsewhere"
+    rows: pd.DataFrame = scores[elsewhere if elsewhere.any() else scores.role == "stress"]
+    return rows
+
+
 def gaps(scores: pd.DataFrame, higher_is_better: bool, confidence: float = 0.95) -> pd.DataFrame:
     """Return, for each task, learner and domain, how much worse it is there than at home, with its interval.
 
@@ -67,8 +74,8 @@ def gaps(scores: pd.DataFrame, higher_is_better: bool, confidence: float = 0.95)
     """
     keys = ["task", "learner"]
     home = _seed_means(scores[scores.role == "home"], keys).rename(columns={"value": "home", "square": "home_square"})
-    away = scores[scores.role != "home"].assign(square=lambda s: s.error.astype(float) ** 2)
-    joined = away.merge(home[[*keys, "seed", "home", "home_square"]], on=[*keys, "seed"])
+    there = scores[scores.role != "home"].assign(square=lambda s: s.error.astype(float) ** 2)
+    joined = there.merge(home[[*keys, "seed", "home", "home_square"]], on=[*keys, "seed"])
     sign = 1.0 if higher_is_better else -1.0
     joined["gap"] = sign * (joined.home - joined.value)
     joined["both"] = joined.square.fillna(0) + joined.home_square.fillna(0)
@@ -130,10 +137,10 @@ def ranking(scores: pd.DataFrame, higher_is_better: bool, differences: Mapping[t
             examples; else the two errors are added as if independent, which is wider.
         confidence: of the family of comparisons.
     """
-    away = scores[scores.role == "elsewhere"]
-    means = cells(away, ["learner"], confidence, metric).sort_values("value", ascending=not higher_is_better).dropna(subset=["value"])
+    there = away(scores)
+    means = cells(there, ["learner"], confidence, metric).sort_values("value", ascending=not higher_is_better).dropna(subset=["value"])
     names = [str(n) for n in means.learner.head(MOST_COMPARED)]
-    per_seed = _common(away[away.learner.isin(names)])
+    per_seed = _common(there[there.learner.isin(names)])
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
     d = np.array([_difference(per_seed[a], per_seed[b], (differences or {}).get((a, b))) for a, b in pairs]).reshape(-1, 4)
     corrected = holm(p_values(*d.T)) if len(pairs) else np.array([])
@@ -341,11 +348,11 @@ def pairs(scores: pd.DataFrame, metric: str, thresholds: Thresholds = Thresholds
 def _points(scores: pd.DataFrame, metric: str) -> list[tuple[tuple[str, str], pd.DataFrame, float | None]]:
     rows = scores[scores.metric == metric]
     home = rows[rows.role == "home"].groupby("trial", observed=True).agg(home=("value", "mean"), home_n=("n", "sum"))
-    away = rows[rows.role == "elsewhere"].merge(home, left_on="trial", right_index=True).dropna(subset=["value", "home"])
-    base = scores[(scores.metric == "majority_share") & (scores.role == "elsewhere")].groupby(["task", "domain"], observed=True).value.mean()
+    there = away(rows).merge(home, left_on="trial", right_index=True).dropna(subset=["value", "home"])
+    base = away(scores[scores.metric == "majority_share"]).groupby(["task", "domain"], observed=True).value.mean()
     shares = {(str(task), str(domain)): float(v) for (task, domain), v in base.items()}  # type: ignore[misc, has-type]
     out = []
-    for key, points in away.groupby(["task", "domain"], observed=True, sort=False):
+    for key, points in there.groupby(["task", "domain"], observed=True, sort=False):
         named = (str(key[0]), str(key[1]))
         out.append((named, points, shares.get(named)))
     return out

@@ -145,9 +145,9 @@ def _tasks(what: Any, wanted: Sequence[NamedLearner], reader: str | None, option
         text = os.fspath(what)
         if text.removeprefix("tasks/").partition(":")[0] in catalogue.entries("tasks") and not Path(text).exists():
             return list(parse_task(text.removeprefix("tasks/"), options).expand())
-        return list(_read(text, text, wanted, reader, options).expand())
+        return list(_read(text, wanted, reader, options).expand())
     if hasattr(what, "iloc"):
-        return list(_read(what, ".parquet", wanted, reader, options).expand())
+        return list(_read(what, wanted, reader, options).expand())
     function = as_task_function(what)
     return list((function.bind(**options) if options else function).expand())
 
@@ -156,8 +156,9 @@ def _readers_for(text: str) -> list[str]:
     return [name for name, e in catalogue.entries("readers").items() if any(text.lower().endswith(ending) for ending in e.takes)]
 
 
-def _read(thing: Any, text: str, wanted: Sequence[NamedLearner], reader: str | None, options: dict[str, Any]) -> TaskFunction:
-    """Ask the reader that takes the path; two that do are an error that lists them."""
+def reader_for(thing: Any, reader: str | None = None) -> str:
+    """Return the name of the reader that takes a path or a DataFrame; none or several are errors that say so."""
+    text = ".parquet" if hasattr(thing, "iloc") else os.fspath(thing)
     names = [reader] if reader else _readers_for(text)
     if not names:
         known = [*catalogue.entries("studies"), *catalogue.entries("tasks")]
@@ -168,13 +169,26 @@ def _read(thing: Any, text: str, wanted: Sequence[NamedLearner], reader: str | N
         raise UserError(f"{text!r} is no file, study or task{did_you_mean(text, known)}")
     if len(names) > 1:
         raise UserError(f"{text} can be read by {' and '.join(names)}; say reader={names[0]}")
-    entry = catalogue.entry("readers", names[0])
+    return names[0]
+
+
+def reader_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a reader, checked; one value of a list is a list of one."""
+    entry = catalogue.entry("readers", name)
     known_options = {o.name.replace("-", "_") for o in entry.options}
-    for name in options:
-        if name not in known_options:
-            raise UserError(f"reader {names[0]!r} has no option {name!r}{did_you_mean(name, known_options)}")
+    for option in options:
+        if option not in known_options:
+            raise UserError(f"reader {name!r} has no option {option!r}{did_you_mean(option, known_options)}")
     kinds = {o.name.replace("-", "_"): o.type for o in entry.options}
-    listed = {k: [v] if kinds[k] == "list" and isinstance(v, str) else v for k, v in options.items()}
+    return {k: [v] if kinds[k] == "list" and isinstance(v, str) else v for k, v in options.items()}
+
+
+def _read(thing: Any, wanted: Sequence[NamedLearner], reader: str | None, options: dict[str, Any]) -> TaskFunction:
+    name = reader_for(thing, reader)
+    entry = catalogue.entry("readers", name)
+    if not entry.target:
+        raise UserError(f"reader {name!r} only reads new data for a fitted model")
+    listed = reader_options(name, options)
     carried = [c for n in wanted for c in n.learner.reads]
     if carried:
         listed["carried"] = carried
@@ -185,7 +199,7 @@ def _read(thing: Any, text: str, wanted: Sequence[NamedLearner], reader: str | N
             listed["trained_on"] = marks.pop()
     made = resolve(entry.target)(thing, **listed)
     if not isinstance(made, TaskFunction):
-        raise UserError(f"reader {names[0]!r} returned a {type(made).__name__}, not a task function")
+        raise UserError(f"reader {name!r} returned a {type(made).__name__}, not a task function")
     return made
 
 

@@ -196,7 +196,7 @@ def execute(batch: Sequence[Trial], folder: str, threads: int) -> list[tuple[str
         missing = [t for t in batch if not store.has(t.key)]
         outcomes = [(t.key, t.label, "done", 0.0, False) for t in batch if t not in missing]
         if missing:
-            with _threads(threads):
+            with held_to(threads):
                 outcomes += _run_missing(batch, missing, store, threads)
         return outcomes
 
@@ -302,8 +302,11 @@ def _task(trial: Trial) -> Task[Any]:
 
 
 @contextmanager
-def _threads(threads: int) -> Iterator[None]:
-    """Hold native libraries to so many threads: the same bits on any number of workers."""
+def held_to(threads: int | None) -> Iterator[None]:
+    """Hold native libraries to so many threads (None: as they choose): the same bits on any number of workers."""
+    if threads is None:
+        yield
+        return
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(threads)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))

@@ -91,7 +91,7 @@ class Result:
     def table(self, metric: str | None = None, confidence: float = 0.95) -> pd.DataFrame:
         """Return learner × domain: value, low, high. Where one domain is elsewhere in several tasks, rows are task × learner."""
         rows = self._of(metric)
-        away = rows[rows.role == "elsewhere"].drop_duplicates(["task", "domain"])
+        away = analysis.away(rows).drop_duplicates(["task", "domain"])
         repeated = bool(away.domain.duplicated().any())
         by = ["task", "learner"] if repeated else ["learner"]
         long = analysis.cells(rows, [*by, "domain", "role"], confidence, metric or self.headline)
@@ -185,7 +185,7 @@ class Result:
 
     def _paired_errors(self, metric: str) -> dict[tuple[str, str], float]:
         rows = self._of(metric)
-        rows = rows[rows.role == "elsewhere"]
+        rows = analysis.away(rows)
         names = list(rows.learner.unique())
         if rows.trial.nunique() > PAIRED_UP_TO or len(names) > 12:
             return {}

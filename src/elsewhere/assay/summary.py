@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from elsewhere.assay.analysis import ENOUGH
+from elsewhere.assay.analysis import ENOUGH, away
 from elsewhere.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def summary(result: Result) -> list[str]:
         metric = result.headline
     except UserError as error:
         return [f"Nothing can be said yet: {error}.", *_missing(result)]
-    if not (result._of(None).role == "elsewhere").any():
+    if not len(away(result._of(None))):
         return ["No domain elsewhere was judged: nothing can be said about holding there.", *_missing(result)]
     ranking = result.ranking()
     return [*_pick(ranking, metric), *_domains(result, str(ranking.learner.iloc[0]), metric), *_foretells(result, metric), *_missing(result)]
@@ -45,18 +45,19 @@ def _behind(worse: pd.DataFrame, word: str = "behind them: ") -> str:
 
 def _domains(result: Result, learner: str, metric: str) -> list[str]:
     gaps = result.gaps()
-    mine = gaps[(gaps.learner == learner) & (gaps.role == "elsewhere")].sort_values("gap", ascending=False)
+    mine = away(gaps[gaps.learner == learner]).sort_values("gap", ascending=False)
     if not len(mine):
         return []
     fails, sure = mine[mine.low > 0], mine[mine.low.notna()]
+    kind = "stress domains" if (mine.role == "stress").all() else "domains elsewhere"
     if len(mine) <= MOST:
         return [_domain(result, row, metric) for _, row in mine.iterrows()]
     worst = _domain(result, mine.iloc[0], metric)
-    return [f"{learner} is worse than at home beyond doubt in {len(fails)} of {len(sure)} domains elsewhere. Worst: {worst}"]
+    return [f"{learner} is worse than at home beyond doubt in {len(fails)} of {len(sure)} {kind}. Worst: {worst}"]
 
 
 def _domain(result: Result, row: Any, metric: str) -> str:
-    tasks = result.gaps().query("domain == @row.domain and role == 'elsewhere'").task.nunique()
+    tasks = away(result.gaps().query("domain == @row.domain")).task.nunique()
     where = f"{row.domain}" + (f" ({row.task})" if tasks > 1 else "")
     change = f"{metric} {row.home:.2f} at home, {row.value:.2f} there"
     if pd.isna(row.low):

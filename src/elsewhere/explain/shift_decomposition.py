@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
+from elsewhere.assay.analysis import away
 from elsewhere.data import Array, optional_column
 from elsewhere.errors import NotOffered, UserError, did_you_mean
 from elsewhere.explain.decomposition import TERMS, Decomposition, decompose, features_of
@@ -54,7 +55,7 @@ class ShiftDecomposition(Explainer):
         scores = result.scores()
         if not len(scores):
             return "no trial has finished"
-        if not ({"home", "elsewhere"} <= set(scores.role)):
+        if "home" not in set(scores.role) or not len(away(scores)):
             return "it needs a home domain and one elsewhere"
         names = set(scores.metric)
         if self.loss is None and not names & {"accuracy", "squared_error"}:
@@ -163,9 +164,9 @@ def _pairs(result: Result, loss: str, learners: list[str]) -> list[_Pair]:
     trials = result.trials().query("status == 'done'")
     trials = trials[trials.learner.isin(learners)]
     scores = result.scores()
-    away = scores[(scores.role == "elsewhere") & (scores.learner == learners[0]) & (scores.metric == result.headline)]
+    judged = away(scores[(scores.learner == learners[0]) & (scores.metric == result.headline)])
     sign = 1 if result.higher_is_better(result.headline) else -1
-    order = (sign * away.groupby(["task", "domain"], observed=True, sort=False).value.mean()).sort_values(kind="stable")
+    order = (sign * judged.groupby(["task", "domain"], observed=True, sort=False).value.mean()).sort_values(kind="stable")
     wanted = set(order.index[:MOST_PAIRS])
     each = result.examples(trials.trial)
     if loss not in each:
@@ -180,8 +181,14 @@ def _pairs(result: Result, loss: str, learners: list[str]) -> list[_Pair]:
 
 
 def _pair(result: Result, task: str, domain: str, trials: pd.DataFrame, each: pd.DataFrame, loss: str, higher: bool, learners: list[str], many: bool) -> _Pair:
-    """Gather the union of the seeds' test examples on both sides; an example judged in several seeds has its mean loss."""
+    """Gather the union of the seeds' test examples on both sides; an example judged in several seeds has its mean loss.
+
+    Cases that a learner represents come from one seed: two fits have two spaces.
+    """
     sides = {}
+    trials = trials.sort_values("learner", key=lambda names: names.map({n: k for k, n in enumerate(learners)}), kind="stable")
+    if not _is_table(result, trials):
+        trials = trials[trials.seed == trials.seed.min()]
     what = ""
     for side in ("home", "away"):
         frames, rows = [], []
@@ -219,6 +226,11 @@ def _with_columns(x: pd.DataFrame, data: Any, seed: str) -> pd.DataFrame:
         if (values := optional_column(data, name)) is not None:
             told[f"\0{name}"] = values
     return x.assign(**told)
+
+
+def _is_table(result: Result, trials: pd.DataFrame) -> bool:
+    plain_data = as_examples(result.task(trials.trial.iloc[0]).source.train)
+    return plain_data is not None and hasattr(plain_data.inputs, "iloc")
 
 
 def _features(result: Result, trials: pd.DataFrame, data: Any) -> tuple[pd.DataFrame, str]:

@@ -1,0 +1,107 @@
+"""Tasks on digits: shifts of known severity, and other people's hands."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from elsewhere.data import Examples, find, root
+from elsewhere.errors import UserError, did_you_mean
+from elsewhere.images import data
+from elsewhere.images.shifts import SHIFTS, shift
+from elsewhere.metrics import classification_metrics
+from elsewhere.run import Run
+from elsewhere.splitting import held_out
+from elsewhere.task import Domain, Source, Task, task
+
+HOME_SHARE, VALIDATION_SHARE = 0.25, 0.1
+LEARNERS = ("prior", "linear-probe", "mlp", "cnn")
+FINDINGS = ("shift-decomposition",)
+
+
+def split(whole: Examples, run: Run) -> tuple[Source[Examples], Examples]:
+    """Return the source (train, a tenth of it for stopping) and the quarter held out as home; units are never split."""
+    test = held_out(whole, HOME_SHARE, run.rng("split"))
+    rest = whole.take(~test)
+    stop = held_out(rest, VALIDATION_SHARE, run.rng("validation split"))
+    return Source(rest.take(~stop), rest.take(stop)), whole.take(test)
+
+
+@task("digits/shifts", learners=LEARNERS, reader="digit-pictures")
+def digits_shifts(seed: int = 0, severities: Sequence[int] = (1, 2, 3, 4, 5), shifts: Sequence[str] = tuple(SHIFTS)) -> Task[Examples]:
+    """Scikit-learn's digits at home; the same held-out digits rotated, shifted, blurred, noisy, low-contrast, inverted, thick."""
+    for name in shifts:
+        if name not in SHIFTS:
+            raise UserError(f"no shift {name!r}{did_you_mean(name, SHIFTS)}")
+    source, home = split(_optdigits(), Run(seed))
+    stress = [
+        Domain(f"{name} {severity}", _shifted(home, name, severity, seed), "stress", {"shift": name, "severity": severity})
+        for name in shifts
+        for severity in severities
+    ]  # fmt: skip
+    return Task(source, [Domain("home", home, "home"), *stress], classification_metrics(), FINDINGS)
+
+
+def _shifted(home: Examples, name: str, severity: int, seed: int) -> Callable[[], Examples]:
+    @cache
+    def make() -> Examples:
+        images = shift(home.inputs, name, severity, seed, home.columns["id"])
+        return Examples(images, home.labels, home.columns, home.classes)
+
+    return make
+
+
+@cache
+def _optdigits() -> Examples:
+    return data.optdigits()
+
+
+@task("handwriting", choices={"source": ["employees"]}, files=("path",), learners=LEARNERS, reader="digit-pictures")
+def handwriting(
+    seed: int = 0, source: str = "employees", path: str | None = None, writers: Sequence[str] = data.WRITERS, also: Sequence[str] = ()
+) -> Task[Examples]:
+    """Digits by census employees, students, Italians (Semeion), people with a tablet pen (pen) and Turkish forms (optdigits).
+
+    Trained on one group, judged on a held-out quarter of each; writers are disjoint where they are known. ``also`` names
+    sets of torchvision (``USPS``, ``MNIST``, ``SVHN``) that lie under the data root in ``torchvision``.
+    """
+    groups = {name: _group(name, path) for name in writers} | {name.lower(): _also(name) for name in also}
+    if source not in groups:
+        raise UserError(f"there are no writers {source!r}{did_you_mean(source, groups)}")
+    if len(groups) < 2:
+        raise UserError(f"the task has 1 group of writers, {source!r}; an assay needs a source and at least 1 other")
+    run = Run(seed)
+    fitted_on, home = split(groups[source], run)
+    away = {name: whole.take(held_out(whole, HOME_SHARE, run.rng(f"split {name}"))) for name, whole in groups.items() if name != source}
+    domains = [Domain(source, home, "home"), *(Domain(name, part) for name, part in away.items())]
+    return Task(fitted_on, domains, classification_metrics(), FINDINGS)
+
+
+def _group(name: str, path: str | None) -> Examples:
+    if name == "optdigits":
+        return _optdigits()
+    place = path or find("handwriting", "get the files that docs/rooms/images.md names")
+    return data.handwriting(place, name)
+
+
+@cache
+def _also_in(name: str, folder: str) -> Examples:
+    return data.from_torchvision(name, folder, **({"split": "test"} if name == "SVHN" else {"train": False}))
+
+
+def _also(name: str) -> Examples:
+    return _also_in(name, os.fspath(root() / "torchvision"))
+
+
+def new_pictures(path: str | os.PathLike[str], about: Any = None) -> Examples:
+    """Return pictures of digits, one file or a folder, in one form: what a fitted model is asked about."""
+    names, images = data.read_pictures(path)
+    edge = np.concatenate([images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]], 1)
+    if light := int((np.median(edge, axis=1) > 127).sum()):
+        warnings.warn(f"{light} of {len(images)} pictures are light at the border, as ink on paper is; these models know light strokes on dark: invert them", stacklevel=2)
+    return Examples(data.one_form(images), None, {"id": np.array(names)}, data.CLASSES)
