@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -124,9 +125,11 @@ def pieces(batch: Any, count: int) -> Iterator[tuple[Any, float]]:
         yield batch, 1.0
         return
     bounds = [n * k // count for k in range(count + 1)]
-    for a, b in zip(bounds, bounds[1:], strict=False):
-        if b > a:
-            yield _mapped(batch, lambda t, a=a, b=b: t[len(t) * a // n : len(t) * b // n]), (b - a) / n
+
+    def part(a: int, b: int) -> Any:
+        return _mapped(batch, lambda t: t[len(t) * a // n : len(t) * b // n])
+
+    yield from ((part(a, b), (b - a) / n) for a, b in pairwise(bounds) if b > a)
 
 
 def share_of(batch: Any, rank: int, world: int) -> tuple[Any, float]:

@@ -16,6 +16,7 @@ from typer.exceptions import TyperException
 
 from elsewhere import catalogue
 from elsewhere.errors import UserError, one_line
+from elsewhere.places import place
 
 if TYPE_CHECKING:
     from elsewhere.assay.engine import Progress
@@ -56,14 +57,16 @@ def _with_options(kind: str) -> Callable[[Callable[..., None]], Callable[..., No
 
 
 @app.command(epilog="Examples:  elsewhere assay penguins  |  elsewhere assay people.csv --predict income --domain state  |  "
-             "elsewhere assay study.toml --out results/mine --workers 2")  # fmt: skip
+             "elsewhere assay study.toml --out results/mine --workers 2  |  elsewhere assay study.toml --engine ray --address auto --out s3://bucket/mine")  # fmt: skip
 @_with_options("readers")
 def assay(
     what: Annotated[str, typer.Argument(help="a table (CSV, Parquet), a study file, or the name of a study or task")],
     learner: Annotated[list[str] | None, typer.Option(help="NAME or NAME:field=value,…; may be given again")] = None,
     seeds: Annotated[int | None, typer.Option(help="number of seeds [default: 3]")] = None,
-    out: Annotated[Path | None, typer.Option(help="folder of the result; given again, only what is missing runs [default: results/<name>-<time>]")] = None,
+    out: Annotated[str | None, typer.Option(help="folder of the result, or a URL (s3://…); given again, only what is missing runs [default: results/<name>-<time>]")] = None,
     workers: Annotated[int, typer.Option(help="processes on this machine")] = 1,
+    engine: Annotated[str, typer.Option(help="local, or ray: trials run on a Ray cluster")] = "local",
+    address: Annotated[str | None, typer.Option(help="of the Ray cluster; auto finds the one of this machine [default: one is started here]")] = None,
     retry: Annotated[bool, typer.Option("--retry", help="run failed trials again")] = False,
     lenient: Annotated[bool, typer.Option("--lenient", help="exit 1 only when an expectation fails or nothing finished")] = False,
     data: Annotated[Path | None, typer.Option(help="where named data lie [default: ELSEWHERE_DATA, else a cache folder]")] = None,
@@ -77,14 +80,26 @@ def assay(
 
     _data_root(data)
     study = study_from(what, learner or (), seeds, (), reader, options)
-    folder = out or default_folder(what)
-    _show_plan(study, workers)
+    folder = place(out) if out else default_folder(what)
+    if engine not in ("local", "ray"):
+        raise UserError(f"--engine must be local or ray, not {engine!r}")
+    if address is not None and engine != "ray":
+        raise UserError("--address is for --engine ray")
+    executor = None
+    if engine == "ray":
+        from elsewhere.assay.cluster import RayExecutor
+
+        executor = RayExecutor(address, study.threads)
+    _show_plan(study, workers if executor is None else executor.workers)
     try:
         with _Bar() as bar:
-            result = run_study(study, folder, workers, retry, bar, command=command_line(sys.argv[1:]))
+            result = run_study(study, folder, workers, retry, bar, executor, command=command_line(sys.argv[1:]))
     except KeyboardInterrupt:
         typer.echo(f"\nstopped; what is finished is kept in {folder}: give the same command with --out {folder} to go on", err=True)
         raise typer.Exit(130) from None
+    finally:
+        if executor is not None:
+            executor.shutdown()
     refused = standing(result) if len(result.trials()) else []
     _tell(result, refused)
     if report:
@@ -157,7 +172,7 @@ def predict(
 @app.command(epilog="Example:  elsewhere explain results/mine --with shift-decomposition --exclude cholesterol")
 @_with_options("explainers")
 def explain(
-    folder: Annotated[Path, typer.Argument(help="the folder of a result")],
+    folder: Annotated[str, typer.Argument(help="the folder of a result, or its URL")],
     explainer: Annotated[str | None, typer.Option("--with", help="NAME or NAME:field=value,…; without it: what applies, and the free ones run")] = None,
     data: Annotated[Path | None, typer.Option(help="where named data lie")] = None,
     options: Any = None,
@@ -182,7 +197,7 @@ def explain(
 
 @app.command(epilog="Example:  elsewhere report results/mine --csv tables/")
 def report(
-    folder: Annotated[Path, typer.Argument(help="the folder of a result, finished or still being filled")],
+    folder: Annotated[str, typer.Argument(help="the folder of a result, or its URL, finished or still being filled")],
     out: Annotated[Path | None, typer.Option(help="where to write the page [default: report.html in the folder]")] = None,
     csv: Annotated[Path | None, typer.Option(help="also write the tables as CSV files into this folder")] = None,
 ) -> None:
@@ -226,8 +241,8 @@ def _data_root(data: Path | None) -> None:
 
 def _show_plan(study: Any, workers: int) -> None:
     """Say what was inferred and what will run, before anything runs."""
-    from elsewhere.run import duration
     from elsewhere.assay.plan import pilot
+    from elsewhere.run import duration
 
     for summary in dict.fromkeys(t.summary for t in study.tasks if t.summary):
         typer.echo(summary)

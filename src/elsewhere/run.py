@@ -18,6 +18,7 @@ import numpy as np
 from elsewhere.data import Array
 from elsewhere.errors import NotOffered
 from elsewhere.identity import digest, identity
+from elsewhere.places import is_local
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -156,7 +157,10 @@ def duration(seconds: float) -> str:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: aside, then renamed."""
+    """Write a file whole or not at all: aside, then renamed; on an object store one put."""
+    if not is_local(path):
+        path.write_bytes(content)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -170,12 +174,15 @@ def write_whole(path: Path, content: bytes) -> None:
 def locked(path: Path, offset: int, wait: bool = True) -> Iterator[bool]:
     """Hold byte ``offset`` of a lock file; yields False if it is held elsewhere and ``wait`` is not set.
 
-    The lock belongs to the process and dies with it, however it dies. Where the platform has no such locks, it is
+    The lock belongs to the process and dies with it, however it dies. Where the platform or the store has no such locks, it is
     never refused: a trial done twice is the same trial. (A lock on the same file taken inside ends with the inner one.)
     """
     try:
         import fcntl
     except ImportError:
+        yield True
+        return
+    if not is_local(path):
         yield True
         return
     path.parent.mkdir(parents=True, exist_ok=True)

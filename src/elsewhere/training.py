@@ -309,9 +309,8 @@ class _Loop:
             now = time.monotonic()
             if now - said > 0.5 and self.fabric.is_global_zero:
                 said = now
-                told = next(iter(values.items()), None)
                 left = (now - start) / (step + 1 - first) * (self.steps - step - 1)
-                loss = "" if told is None else f", {told[0]} {float(told[1]):.3g}"
+                loss = "".join(f", {k} {float(v):.3g}" for k, v in list(values.items())[:1])
                 self.run.say(f"step {step + 1:,} of {self.steps:,}{loss}, about {duration(left)} left")
             if now - saved > CHECKPOINT_SECONDS:
                 saved = now

@@ -16,9 +16,11 @@ from elsewhere import catalogue
 from elsewhere.assay.engine import Progress, run_trials
 from elsewhere.assay.expectation import Expectation
 from elsewhere.assay.plan import plan
+from elsewhere.assay.previews import keep as keep_previews
 from elsewhere.assay.result import Result, write_study
 from elsewhere.assay.study import NamedLearner, Study, learners_of, parse_task, read_study, seeds_of
 from elsewhere.errors import UserError, did_you_mean
+from elsewhere.places import place
 from elsewhere.task import TaskFunction, as_task_function, resolve
 from elsewhere.wrapping import ignoring_weights
 
@@ -44,12 +46,12 @@ def assay(
             (``"penguins"``), a task function, ``named("mine", task)``, a ``Study``, or a list of tasks.
         learners: names (``"boosting:max_depth=3"``), learners, scikit-learn estimators, ``named`` things.
         seeds: a number of seeds or the seeds themselves; default 3.
-        out: the folder of the result; given again, only what is missing runs. Default ``results/<name>-<time>``.
+        out: the folder of the result, a path or a URL (``s3://…``); given again, only what is missing runs. Default ``results/<name>-<time>``.
         expect: expectations, for ``result.check()``.
         workers: local processes.
         retry: run failed trials again.
         progress: called with a ``Progress`` after each trial; ``print`` will do.
-        executor: any ``concurrent.futures.Executor`` instead of local processes.
+        executor: any ``concurrent.futures.Executor`` instead of local processes; ``elsewhere.assay.cluster.RayExecutor``.
         reader: the reader to use where several take the path.
         options: of the reader or the task: ``predict=``, ``domain=``, ``source=`` …
 
@@ -57,7 +59,7 @@ def assay(
         UserError: anything that was handed in is wrong; nothing has run then.
     """
     study = study_from(what, learners, seeds, expect, reader, options)
-    folder = Path(out) if out is not None else default_folder(what)
+    folder = place(out) if out is not None else default_folder(what)
     return run_study(study, folder, workers, retry, progress, executor)
 
 
@@ -73,13 +75,17 @@ def run_study(
     """Run what is missing of a study in its folder and return the result."""
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise UserError(f"workers must be at least 1, not {workers!r}")
+    if str(folder).startswith("memory://") and (workers > 1 or executor is not None):
+        raise UserError(f"{folder} lives in this process alone; use workers=1, or a folder that every worker reaches")
     trials = plan(study)
     write_study(folder, study, trials, command)
     result = Result(folder, study)
     if retry:
         result.store.remove(result.trials().query("status == 'failed'").trial)
     run_trials(trials, folder, workers, study.threads, executor, progress)
-    return Result(folder, study)
+    result = Result(folder, study)
+    keep_previews(result)
+    return result
 
 
 def study_from(

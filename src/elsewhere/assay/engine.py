@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -27,11 +28,17 @@ from elsewhere.assay.plan import Trial, batches, granted
 from elsewhere.assay.store import COMPACT_AT, Store
 from elsewhere.errors import UserError, one_line
 from elsewhere.learner import offers
+from elsewhere.places import scratch
 from elsewhere.run import Run, duration, locked
 from elsewhere.task import Task
 
 _TASKS: dict[tuple[str, int], Task[Any]] = {}
 _TASK_LIMIT = 4
+_SAY: ContextVar[bool | Callable[[str], None]] = ContextVar("say", default=False)  # where trials of this process report long work
+
+
+class WorkerDied(Exception):
+    """What an executor raises for a batch that killed its worker, where the executor itself lives on."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +74,16 @@ def run_trials(
     store = Store(folder)
     finished = set(store.records()["trial"].to_pylist())
     todo = deque(b for b in batches(trials) if any(t.key not in finished for t in b))
-    tally = _Tally(trials, finished, max(workers, 1), progress)
+    tally = _Tally(trials, finished, max(workers, getattr(executor, "workers", 1)), progress)
     pool = _Pool(workers, executor)
+    said = _SAY.set(tally.say if progress is not None else False)
     try:
         _drive(todo, pool, str(folder), threads, tally)
     except BaseException:
         pool.stop(kill=True)
         raise
+    finally:
+        _SAY.reset(said)
     pool.stop()
     store.compact(at_least=COMPACT_AT)
     return tally.ran
@@ -93,6 +103,9 @@ def _drive(todo: deque[list[Trial]], pool: _Pool, folder: str, threads: int, tal
             batch = flying.pop(future)
             try:
                 outcomes = future.result()
+            except WorkerDied:
+                _give_up(batch, Store(folder), tally)
+                continue
             except BrokenExecutor:
                 again = [batch, *flying.values()]
                 flying.clear()
@@ -132,7 +145,7 @@ class _Pool:
     def __init__(self, workers: int, executor: Executor | None) -> None:
         self.workers, self.given = workers, executor
         self.pool: Any = executor
-        self.room = 1 if workers <= 1 and executor is None else 2 * workers
+        self.room = 1 if workers <= 1 and executor is None else 2 * max(workers, getattr(executor, "workers", 1))
 
     def submit(self, function: Callable[..., Any], batch: list[Trial], *args: Any) -> Future[Any]:
         if self.given is None and (self.workers <= 1 or any(t.here for t in batch)):
@@ -179,6 +192,11 @@ class _Tally:
         if self.progress is not None and outcomes:
             self.progress(Progress(self.total - len(self.left), self.total, self.failed, time.perf_counter() - self.start, self._left(), outcomes[-1][1]))
 
+    def say(self, line: str) -> None:
+        """Report what a trial in this process is at."""
+        if self.progress is not None and line:
+            self.progress(Progress(self.total - len(self.left), self.total, self.failed, time.perf_counter() - self.start, self._left(), line))
+
     def _left(self) -> float | None:
         if not self.seconds:
             return None
@@ -190,7 +208,7 @@ class _Tally:
 def execute(batch: Sequence[Trial], folder: str, threads: int) -> list[tuple[str, str, str, float, bool]] | None:
     """Run the missing trials of a batch in this process; None if another process holds it."""
     store = Store(folder)
-    with locked(Path(folder) / "claims", int(batch[0].key[:12], 16), wait=False) as mine:
+    with locked(store.folder / "claims", int(batch[0].key[:12], 16), wait=False) as mine:
         if not mine:
             return None
         missing = [t for t in batch if not store.has(t.key)]
@@ -223,6 +241,7 @@ def _fit_together(batch: Sequence[Trial], folder: Path, threads: int) -> Mapping
 
 def _run_one(trial: Trial, store: Store, threads: int, already: tuple[Any, Run, float] | None) -> tuple[str, str, str, float, bool]:
     start = time.perf_counter()
+    run: Run | None = None
     status, reason, tables, notes = "done", "", {}, {}
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("default")
@@ -230,6 +249,8 @@ def _run_one(trial: Trial, store: Store, threads: int, already: tuple[Any, Run, 
             task = _task(trial)
             notes = {"notes": list(task.notes), "findings": list(task.findings), "headline": task.metrics[0].name}
             fitted, run, shared = already or fit(trial, task, store.folder, threads)
+            if isinstance(fitted, Exception):  # what fit_many gives where the trial's own fit would have raised
+                raise fitted
             tables = judge(task, fitted, run)
             tables["history"] = _history(run)
         except Exception as error:
@@ -239,6 +260,8 @@ def _run_one(trial: Trial, store: Store, threads: int, already: tuple[Any, Run, 
     said = sorted({one_line(w.message, 200) for w in heard if not issubclass(w.category, (DeprecationWarning, FutureWarning))})
     record = {**_record(trial, {**notes, "warnings": said}, threads), "status": status, "reason": reason, "seconds": seconds}
     store.write(record, tables)
+    if run is not None:
+        run.forget()
     return trial.key, trial.label, status, seconds, True
 
 
@@ -289,7 +312,7 @@ def versions() -> str:
 
 
 def _run(trial: Trial, folder: Path | None, threads: int) -> Run:
-    return Run(seed=trial.seed, threads=threads, folder=folder, progress=False)
+    return Run(seed=trial.seed, threads=threads, folder=None if folder is None else scratch(folder), progress=_SAY.get(), trial=trial.key)
 
 
 def _task(trial: Trial) -> Task[Any]:

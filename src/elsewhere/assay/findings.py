@@ -11,6 +11,7 @@ import pandas as pd
 from elsewhere import catalogue
 from elsewhere.explainer import Explainer, Figure, Finding, Image
 from elsewhere.identity import digest, identity, reference
+from elsewhere.places import listing
 from elsewhere.run import write_whole
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def kept(result: Result, fresh: bool = False) -> dict[str, Finding]:
     from elsewhere.assay.result import key_of
 
     found: dict[str, Finding] = {}
-    for path in sorted((result.folder / "findings").glob("*.json")):
+    for name_ in sorted(n for n in listing(result.folder / "findings") if n.endswith(".json") and not n.startswith(".")):
+        path = result.folder / "findings" / name_
         content = json.loads(path.read_text())
         stale = content["state"] != key_of(result)
         if fresh and stale:

@@ -23,6 +23,7 @@ from elsewhere.assay.study import Study, construct, from_json, split_options, to
 from elsewhere.errors import ExpectationFailed, UserError, did_you_mean, one_line
 from elsewhere.explainer import Explainer, Finding
 from elsewhere.identity import digest
+from elsewhere.places import is_local, listing, place, scratch
 from elsewhere.run import Run, write_whole
 from elsewhere.task import Task
 
@@ -44,13 +45,13 @@ class Result:
     _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __init__(self, folder: str | os.PathLike[str], study: Study | None = None) -> None:
-        self.folder, self.study, self._kept = Path(folder), study, {}
+        self.folder, self.study, self._kept = place(folder), study, {}
         self.store = Store(self.folder)
         try:
             self.about: dict[str, Any] = json.loads((self.folder / "study.json").read_text())
         except FileNotFoundError as error:
             raise UserError(f"{folder} holds no study (no study.json)") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ImportError) as error:
             raise UserError(f"{self.folder / 'study.json'} cannot be read: {one_line(error)}; give the assay command again") from error
 
     # --- tables ---
@@ -258,7 +259,7 @@ class Result:
     def predictions(self, trial: str, domain: str) -> Any:
         """Return the prediction of a trial in a domain, made again."""
         fitted = self.fitted(trial)
-        run = Run(seed=self.trial(trial).seed, folder=self.folder, progress=False)
+        run = Run(seed=self.trial(trial).seed, folder=scratch(self.folder), progress=False)
         return predict(fitted, self.task(trial).domain(domain).load(), run)[0]
 
     # --- explanations, expectations, report ---
@@ -301,7 +302,7 @@ class Result:
         """Write one self-contained HTML page and return its path (``report.html`` in the folder by default)."""
         from elsewhere.assay.report import write
 
-        return write(self, Path(path) if path is not None else self.folder / "report.html")
+        return write(self, place(path) if path is not None else self.folder / "report.html")
 
 
 def make_explainer(text: str, fields: Mapping[str, Any]) -> Explainer:
@@ -320,17 +321,30 @@ def write_study(folder: Path, study: Study, trials: list[Trial], command: str) -
         UserError: the folder holds a study with no task in common, or cannot be written.
     """
     path = folder / "study.json"
+    _reachable(folder)
     content = {**to_json(study), "planned": [t.key for t in trials], "command": command, "elsewhere": json.loads(engine.versions())["elsewhere"]}
     if path.exists():
         before = {json.dumps(t, sort_keys=True) for t in json.loads(path.read_text()).get("tasks", [])}
         if not before & {json.dumps(t, sort_keys=True) for t in content["tasks"]}:
             raise UserError(f"{folder} holds another study, with none of these tasks; choose another --out")
+    elif not is_local(folder):
+        if any(n for kind in ("trials", "segments") for n in listing(folder / kind)):
+            raise UserError(f"{folder} holds trials and no study; choose another --out")
     elif folder.exists() and (not folder.is_dir() or any(not p.name.startswith(".") for p in folder.iterdir())):
         raise UserError(f"{folder} is not empty and holds no study; choose another --out")
     try:
         write_whole(path, json.dumps(content, indent=1, default=str).encode())
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+        raise UserError(f"cannot write {path}: {error.strerror or one_line(error)}") from error
+
+
+def _reachable(folder: Path) -> None:
+    """Ask a remote store once before anything runs, so that a wrong name or missing rights are told in one line."""
+    if not is_local(folder):
+        try:
+            (folder / "study.json").exists()
+        except Exception as error:  # every driver raises kinds of its own
+            raise UserError(f"{folder} does not answer: {one_line(error)}") from error
 
 
 def key_of(result: Result) -> str:

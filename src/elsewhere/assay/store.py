@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from elsewhere.errors import UserError, one_line
+from elsewhere.places import contents, is_local, listing, place
 from elsewhere.run import locked, write_whole
 
 KINDS = ("scores", "examples", "history", "trials")  # the record is written last: it is the commit
@@ -22,10 +23,15 @@ _TEXT = ["trial", "domain", "role", "about", "metric", "reason", "name", "task",
 
 
 class Store:
-    """Trials in a folder. A trial is there whole or not at all; a damaged file costs its own trials and nothing else."""
+    """Trials in a folder, local or on any fsspec store. A trial is there whole or not at all; a damaged file costs its own trials.
+
+    On a store without locks (an object store) one put of the record is the commit, a trial done twice is the same trial,
+    and loose files stay loose: they are listed and fetched together instead of compacted.
+    """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
+        self.folder = place(folder)
+        self.local = is_local(self.folder)
         self.damaged: list[str] = []
         self._segments: dict[str, tuple[tuple[int, int], frozenset[str]]] = {}
 
@@ -37,8 +43,10 @@ class Store:
         """
         try:
             write_whole(path, content)
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror or error}; what is finished is kept: mend that and give the same command again") from error
+        except Exception as error:
+            if self.local and not isinstance(error, OSError):
+                raise  # remote drivers raise kinds of their own
+            raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or one_line(error)}; what is finished is kept: mend that and give the same command again") from error
 
     def write(self, record: Mapping[str, Any], tables: Mapping[str, pa.Table]) -> None:
         """Write one trial: its tables, then its record."""
@@ -62,12 +70,16 @@ class Store:
         inside: set[str] = set()
         for table in segments:
             inside.update(table["trial"].to_pylist())
+        if not self.local:
+            return _concat(list(self._remote_records().values()))
         loose = [t for k in self._loose_keys() if k not in inside and (t := self._record(k)) is not None]
         return _concat([*segments, *loose])
 
     def read(self, kind: str, keys: Collection[str] | None = None) -> pa.Table:
         """Return one kind of table for these trials (all if None), with a column ``trial``."""
         wanted = None if keys is None else set(keys)
+        if not self.local:
+            return self._remote_read(kind, wanted)
         found = []
         inside: set[str] = set()
         for name, members in self._segment_keys().items():
@@ -86,6 +98,8 @@ class Store:
     def remove(self, keys: Iterable[str]) -> None:
         """Forget trials, so that they run again. Those in segments are taken out of their segments."""
         gone = set(keys)
+        if not gone:
+            return
         with locked(self.folder / "locks", 0):
             for name, members in self._segment_keys().items():
                 if members & gone:
@@ -96,7 +110,7 @@ class Store:
 
     def compact(self, at_least: int = 1) -> None:
         """Move finished loose trials into one segment, if there are ``at_least`` so many."""
-        if sum(1 for _ in self._loose_keys()) < at_least:
+        if not self.local or sum(1 for _ in self._loose_keys()) < at_least:
             return
         with locked(self.folder / "locks", 0, wait=False) as mine:
             if not mine:
@@ -109,6 +123,35 @@ class Store:
             for key in inside.intersection(self._loose_keys()):
                 for kind in reversed(KINDS):
                     self._loose(kind, key).unlink(missing_ok=True)
+
+    def _remote_records(self) -> dict[str, pa.Table]:
+        """Return the records of whole trials on a remote store: one listing a kind, one fetch of all records."""
+        sizes = {kind: listing(self.folder / kind) for kind in KINDS}
+        found = {}
+        for name, content in contents(self.folder / "trials", list(sizes["trials"])).items():
+            table = self._parsed(content, f"{self.folder / 'trials' / name}")
+            if table is None:
+                continue
+            short = [k for k, size in json.loads(table["sizes"][0].as_py()).items() if sizes[k].get(name) != size]
+            if short:
+                self._say(f"{self.folder / short[0] / name} is damaged or not there yet: the trial counts as not run")
+                continue
+            found[name[:-8]] = table
+        return found
+
+    def _remote_read(self, kind: str, wanted: set[str] | None) -> pa.Table:
+        keys = [k for k in self._remote_records() if wanted is None or k in wanted]
+        there = listing(self.folder / kind)
+        found = contents(self.folder / kind, [f"{k}.parquet" for k in keys if f"{k}.parquet" in there])
+        tables = [(name[:-8], self._parsed(content, name)) for name, content in sorted(found.items())]
+        return _concat([_with_trial(t, key) for key, t in tables if t is not None])
+
+    def _parsed(self, content: bytes, name: str) -> pa.Table | None:
+        try:
+            return pq.read_table(io.BytesIO(content))
+        except (OSError, pa.ArrowInvalid, ValueError) as error:
+            self._say(f"{name} is damaged ({one_line(error, 80)}): the trial counts as not run")
+            return None
 
     def _write_segment(self, whole: Mapping[str, pa.Table]) -> None:
         """Write trials, given their records, as one segment; the segment of records is the commit."""
@@ -138,7 +181,9 @@ class Store:
     def _segment_keys(self) -> dict[str, frozenset[str]]:
         """Return the trials of each whole segment; only segments that changed are read."""
         folder = self.folder / "segments" / "trials"
-        now = {}
+        now: dict[str, frozenset[str]] = {}
+        if not self.local:
+            return now
         for path in sorted(folder.glob("*.parquet")) if folder.exists() else []:
             stat = path.stat()
             stamp = (stat.st_mtime_ns, stat.st_size)
@@ -170,7 +215,7 @@ class Store:
     def _record(self, key: str) -> pa.Table | None:
         """Return a loose trial's record, or None where it or one of its files is damaged."""
         path = self._loose("trials", key)
-        table = self._readable(path, None)
+        table = self._readable(path, None) if self.local else self._parsed(path.read_bytes(), str(path))
         if table is None:
             return None
         for kind, size in json.loads(table["sizes"][0].as_py()).items():

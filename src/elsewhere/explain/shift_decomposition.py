@@ -72,8 +72,8 @@ class ShiftDecomposition(Explainer):
             done.append((pair, found))
             table += [_row(pair, name, d, self.least) for name, d in zip(pair.learners, found, strict=True)]
             regions += self._regions(pair, found, learners[0])
-        told = [sentence(p, d, self.least, chosen=self._chosen(p)) for p, found in done for name, d in zip(p.learners, found, strict=True) if name == learners[0]]
         first = [(p, d) for p, found in done for name, d in zip(p.learners, found, strict=True) if name == learners[0]]
+        told = sentences([(p, d, self._chosen(p)) for p, d in first], self.least)
         figures = {f"{p.domain}: where the loss of {learners[0]} came from": waterfall(p, d) for p, d in first[:MOST_FIGURES]}
         tables = {"Terms": pd.DataFrame(table)}
         if regions:
@@ -186,7 +186,7 @@ def _pair(result: Result, task: str, domain: str, trials: pd.DataFrame, each: pd
     Cases that a learner represents come from one seed: two fits have two spaces.
     """
     sides = {}
-    trials = trials.sort_values("learner", key=lambda names: names.map({n: k for k, n in enumerate(learners)}), kind="stable")
+    trials = trials.sort_values("learner", key=lambda names: names.astype(str).map({n: k for k, n in enumerate(learners)}), kind="stable")
     if not _is_table(result, trials):
         trials = trials[trials.seed == trials.seed.min()]
     what = ""
@@ -268,6 +268,19 @@ def _row(pair: _Pair, learner: str, d: Decomposition, least: float) -> dict[str,
         row |= {name: np.nan if hidden else value, f"{name} low": np.nan if hidden else d.low[k], f"{name} high": np.nan if hidden else d.high[k]}
     told = "; ".join(f"{name} (AUC {auc:.2f})" for name, auc in d.apart.items())
     return {**row, "overlap": d.overlap, "overlap from there": d.overlap_there, "auc": d.auc, "cases at home": d.effective[0], "cases there": d.effective[1], "refused": d.refused, "apart by": told}
+
+
+def sentences(found: Sequence[tuple[Any, Decomposition, str]], least: float, most: int = 3) -> list[str]:
+    """Return one sentence a pair; more than ``most`` that are refused because nothing overlaps share one."""
+    apart = [p for p, d, chosen in found if d.verdict(least) == "cannot tell" and d.auc >= 0.98 and not chosen]
+    if len(apart) <= most:
+        return [sentence(p, d, least, chosen) for p, d, chosen in found]
+    names = [p.domain + (f" ({p.task})" if p.many_tasks else "") for p in apart]
+    together = (
+        f"In {', '.join(names[:-1])} and {names[-1]} the reason cannot be told: the features tell them apart from home (AUC at least 0.98). "
+        "These are cases never seen at home: no reweighting can help, only measuring there (or decompose on other columns with --features or --exclude)."
+    )
+    return [together, *(sentence(p, d, least, chosen) for p, d, chosen in found if not any(p is q for q in apart))]
 
 
 def sentence(pair: Any, d: Decomposition, least: float, chosen: str = "") -> str:

@@ -26,10 +26,10 @@ class Cnn(NetworkLearner):
         stride: of the first convolution; 2 costs a quarter.
     """
 
-    width: int = 32
+    width: int = 16
     stride: int = 2
     steps: int = 800
-    learning_rate: float = 3e-3
+    learning_rate: float = 5e-3
 
     def network(self, data: Examples) -> nn.Module:
         made: nn.Module = build("small-cnn", like=data, width=self.width, stride=self.stride)
@@ -57,10 +57,10 @@ class FineTune(NetworkLearner):
     learning_rate: float = 5e-4
 
     def network(self, data: Examples) -> nn.Module:
-        options = {k: v for k, v in (("weights", self.weights), ("side", self.side)) if v is not None}
+        options: dict[str, Any] = {k: v for k, v in (("weights", self.weights), ("side", self.side)) if v is not None}
         made: nn.Module = build(self.backbone, like=data, **options)
         if self.part == "head":
-            for p in made.body.parameters():  # type: ignore[union-attr, operator]
+            for p in made.body.parameters():
                 p.requires_grad_(False)
         return made
 

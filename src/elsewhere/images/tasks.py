@@ -62,9 +62,7 @@ def _optdigits() -> Examples:
 
 
 @task("handwriting", choices={"source": ["employees"]}, files=("path",), learners=LEARNERS, reader="digit-pictures")
-def handwriting(
-    seed: int = 0, source: str = "employees", path: str | None = None, writers: Sequence[str] = data.WRITERS, also: Sequence[str] = ()
-) -> Task[Examples]:
+def handwriting(seed: int = 0, source: str = "employees", path: str | None = None, writers: Sequence[str] = data.WRITERS, also: Sequence[str] = ()) -> Task[Examples]:
     """Digits by census employees, students, Italians (Semeion), people with a tablet pen (pen) and Turkish forms (optdigits).
 
     Trained on one group, judged on a held-out quarter of each; writers are disjoint where they are known. ``also`` names

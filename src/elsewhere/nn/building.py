@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from elsewhere import catalogue
@@ -98,7 +97,7 @@ def build(name: str, like: Examples | None = None, *, shape: Sequence[int] | Non
     body = _body(name, [int(s) for s in shape], options)
     network: nn.Module = body if not head else regressor(body) if classes is None else classifier(body, classes)
     kept = {k: v for k, v in options.items() if k != "weights"}  # saved weights take the place of those it began with
-    network.built = {"name": name, "shape": [int(s) for s in shape], "classes": classes, "head": head, **kept}  # type: ignore[assignment]
+    network.built = {"name": name, "shape": [int(s) for s in shape], "classes": classes, "head": head, **kept}
     return network
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ class ConvEncoder(nn.Module):
         self.sides = halvings(side)
         sizes = [channels, *(32 if k < 2 else 64 for k in range(len(self.sides) - 1))]
         layers: list[nn.Module] = []
-        for k, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        for k, (a, b) in enumerate(pairwise(sizes)):
             layers += [nn.Conv2d(a, b, 4, 2, padding=1 if self.sides[k] % 2 == 0 else 2), nn.ReLU()]
         self.shape = (sizes[-1], self.sides[-1], self.sides[-1])
         self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(sizes[-1] * self.sides[-1] ** 2, width), nn.ReLU())
@@ -62,7 +63,7 @@ class ConvDecoder(nn.Module):
         sizes = [channels, *(32 if k < 2 else 64 for k in range(len(self.sides) - 1))]
         self.start = (sizes[-1], self.sides[-1], self.sides[-1])
         self.expand = nn.Sequential(nn.Linear(latent, width), nn.ReLU(), nn.Linear(width, sizes[-1] * self.sides[-1] ** 2), nn.ReLU())
-        self.layers = nn.ModuleList(nn.ConvTranspose2d(b, a, 4, 2, padding=1) for a, b in reversed(list(zip(sizes, sizes[1:], strict=False))))
+        self.layers = nn.ModuleList(nn.ConvTranspose2d(b, a, 4, 2, padding=1) for a, b in reversed(list(pairwise(sizes))))
 
     def forward(self, z: Tensor) -> Tensor:
         x = self.expand(z).view(len(z), *self.start)

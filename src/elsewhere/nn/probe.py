@@ -113,7 +113,7 @@ class LinearProbe(NetworkLearner):
     def _backbone(self, inputs: Any) -> Any:
         if hasattr(inputs, "iloc"):
             raise UserError(f"backbone {self.backbone!r} needs pictures, and the inputs are a table; leave backbone away")
-        options = {k: v for k, v in (("weights", self.weights), ("side", self.side)) if v is not None}
+        options: dict[str, Any] = {k: v for k, v in (("weights", self.weights), ("side", self.side)) if v is not None}
         import torch
 
         with torch.random.fork_rng(devices=[]):

@@ -217,10 +217,7 @@ class _Stepper:
         self.optimiser.zero_grad()
         made = self.module(x)
         wide = labels[:, :, None].expand(made.shape[:3])
-        if self.classification:
-            each = functional.cross_entropy(made.reshape(-1, made.shape[-1]), wide.reshape(-1), reduction="none").view(made.shape[:3])
-        else:
-            each = (made[..., 0] - wide).square()
+        each = _cross_entropy(made, wide) if self.classification else (made[..., 0] - wide).square()
         mean = (each if weight is None else each * weight[:, :, None]).mean(0)  # [G, H]
         backward(mean.sum())
         self.optimiser.step()
@@ -230,6 +227,11 @@ class _Stepper:
         if self.done % self.every == 0 or self.done == self.steps:
             self.curves.append((self.done, mean.detach().cpu()))
         return {}
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """[b, G, H, classes] and [b, G, H] -> [b, G, H]."""
+    return functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), labels.reshape(-1), reduction="none").view(labels.shape)
 
 
 class StackedAdamW(Optimizer):
@@ -248,7 +250,7 @@ class StackedAdamW(Optimizer):
         self.decayed = bool((decays != 0).any())
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: Any = None) -> None:
         factor = self.param_groups[0]["lr"]
         parameters = self.param_groups[0]["params"]
         for k, p in enumerate(parameters):

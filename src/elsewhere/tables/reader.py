@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from elsewhere.run import duration
 from elsewhere.assay.plan import pilot
 from elsewhere.assay.study import Study, learners_of
 from elsewhere.data import listed
 from elsewhere.errors import UserError, did_you_mean
+from elsewhere.run import duration
 from elsewhere.tables.data import Prepared, Roles, read_table
 from elsewhere.tables.tasks import prepared, table
 from elsewhere.task import TaskFunction

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from scipy.stats import norm
 
 from elsewhere.assay.analysis import UNIT_METRICS, fit_line
-from elsewhere.explainer import plain
+from elsewhere.explainer import Image, plain
 from elsewhere.metrics import reliability_curve
 
 PALETTE = ("#4c6ef5", "#e8590c", "#2f9e44", "#ae3ec9", "#f08c00", "#1098ad", "#e64980", "#66a80f", "#868e96", "#7048e8")
@@ -94,6 +94,48 @@ def over_order(cells: pd.DataFrame, metric: str) -> go.Figure:
     figure.update_yaxes(title=metric)
     figure.update_layout(height=380, margin={"t": 30})
     return figure
+
+
+def over_severity(cells: pd.DataFrame, home: pd.DataFrame, metric: str) -> go.Figure:
+    """Draw the metric of one stress over its severities, one line a learner, and where each learner stands at home."""
+    figure = go.Figure()
+    for k, (name, rows) in enumerate(cells.groupby("learner", observed=True, sort=False)):
+        rows = rows.sort_values("severity")
+        colour = PALETTE[k % len(PALETTE)]
+        error = {"type": "data", "array": (rows.high - rows.value).tolist(), "arrayminus": (rows.value - rows.low).tolist(), "symmetric": False, "color": colour, "thickness": 1}
+        figure.add_scatter(x=rows.severity.tolist(), y=rows.value, error_y=error, mode="lines+markers", name=plain(name), line={"color": colour})
+        for value in home[home.learner == name].value:
+            ends = [float(cells.severity.min()), float(cells.severity.max())]
+            figure.add_scatter(x=ends, y=[value, value], mode="lines", name=f"{plain(name)} at home", line={"color": colour, "dash": "dot", "width": 1}, showlegend=False, hoverinfo="skip")
+    figure.update_xaxes(title="severity", dtick=1)
+    figure.update_yaxes(title=plain(metric))
+    figure.update_layout(height=340, margin={"t": 30})
+    return figure
+
+
+def contact_sheet(pictures: list[np.ndarray], alt: str, zoom: int = 2) -> Image:
+    """Return pictures [channels, height, width] or [height, width] in 0..1 (or bytes) side by side as one PNG."""
+    import io
+
+    from PIL import Image as Picture
+
+    drawn = [_as_rgb(p) for p in pictures]
+    height = max(p.shape[0] for p in drawn)
+    padded = [np.pad(p, ((0, height - p.shape[0]), (1, 1), (0, 0))) for p in drawn]
+    sheet = np.concatenate(padded, axis=1)
+    picture = Picture.fromarray(sheet)
+    factor = zoom if height < 100 else 1
+    buffer = io.BytesIO()
+    picture.resize((sheet.shape[1] * factor, height * factor), Picture.Resampling.NEAREST).save(buffer, "PNG", optimize=True)
+    return Image(buffer.getvalue(), alt)
+
+
+def _as_rgb(picture: np.ndarray) -> np.ndarray:
+    x = np.asarray(picture)
+    x = x[None] if x.ndim == 2 else x
+    x = x if x.dtype == np.uint8 else np.round(255 * np.clip(x, 0, 1)).astype(np.uint8)
+    x = np.repeat(x, 3, axis=0) if x.shape[0] == 1 else x[:3]
+    return np.ascontiguousarray(x.transpose(1, 2, 0))
 
 
 def curves(history: pd.DataFrame, name: str) -> go.Figure:

@@ -25,7 +25,9 @@ Section = dict[str, Any]
 def context(result: Result) -> dict[str, Any]:
     """Return everything the page shows."""
     about = result.about
-    sections = [s for make in (_expectations, _main_table, _heat_map, _order, _scatter, _calibration, _groups, _curves, _findings, _ranking, _predictors, _failures) for s in make(result)]
+    sections = [
+        s for make in (_expectations, _main_table, _pictures, _heat_map, _severity, _order, _scatter, _calibration, _groups, _curves, _findings, _ranking, _predictors, _failures) for s in make(result)
+    ]
     return {
         "title": about.get("claim") or _title(result),
         "reference": about.get("reference", ""),
@@ -42,7 +44,7 @@ def _title(result: Result) -> str:
 
 
 def section(title: str, text: str = "", tables: list[Any] | None = None, plots: list[Any] | None = None, limits: str = "") -> Section:
-    return {"title": title, "text": text, "tables": tables or [], "figures": plots or [], "limits": limits}
+    return {"title": title, "text": text, "tables": tables or [], "figures": plots or [], "pictures": [], "limits": limits}
 
 
 def table_of(frame: pd.DataFrame, caption: str, digits: int = 3) -> dict[str, Any]:
@@ -174,6 +176,32 @@ def _heat_map(result: Result) -> list[Section]:
     ]
 
 
+def _pictures(result: Result) -> list[Section]:
+    from elsewhere.assay.previews import kept
+
+    sheets = [{**figure_of(name, image), "caption": name} for name, image in kept(result).items()]
+    text = "The first examples of each domain, as the learners get them."
+    return [{**section("Examples", text), "pictures": sheets}] if sheets else []
+
+
+@_quiet
+def _severity(result: Result) -> list[Section]:
+    scores = result.scores()
+    if "severity" not in scores or not scores.severity.notna().any():
+        return []
+    told = scores.dropna(subset=["severity"]).drop_duplicates("domain").set_index("domain")
+    cells = result.cells()
+    stressed = cells[cells.domain.isin(told.index)]
+    stressed = stressed.assign(severity=stressed.domain.map(told.severity).astype(float))
+    other = [c for c in ("shift", "corruption", "stress") if c in told]
+    stressed = stressed.assign(kind=stressed.domain.map(told[other[0]]) if other else "severity")
+    home = cells[cells.role == "home"]
+    plots = []
+    for kind, rows in stressed.groupby("kind", observed=True, sort=False):
+        plots.append(figure_of(f"{result.headline} by severity: {kind}", figures.over_severity(rows, home, f"{result.headline}, {kind}")))
+    return [section("By severity", "Each learner under each stress; the dotted line of its colour is where it stands at home.", plots=plots[: figures.MOST_PANELS])]
+
+
 @_quiet
 def _order(result: Result) -> list[Section]:
     scores = result.scores()
@@ -218,9 +246,16 @@ def _calibration(result: Result) -> list[Section]:
     if "confidence" not in each or "accuracy" not in each:
         return []
     each = each.dropna(subset=["confidence", "accuracy"])
-    few = each.domain.value_counts().index[:10]
+    table = each.groupby("domain", observed=True, sort=False).agg(confidence=("confidence", "mean"), right=("accuracy", "mean"), examples=("accuracy", "size")).reset_index()
+    table.insert(3, "too sure by", table.confidence - table.right)
+    scores = result.scores()
+    home = set(scores[scores.role == "home"].domain)
+    worst = table.sort_values("too sure by", ascending=False).domain
+    few = [*[d for d in table.domain if d in home][:2], *[d for d in worst if d not in home][:6]]
     text = "Of the predictions made with a confidence of 0.8, are 8 in 10 right? Below the dotted line the model is too sure of itself."
-    return [section("Calibration", text, plots=[figure_of("Reliability curves", figures.reliability(each[each.domain.isin(few)], str(learner)))])]
+    text += " Drawn: home and the domains where it is too sure by most." if len(table) > len(few) else ""
+    plots = [figure_of("Reliability curves", figures.reliability(each[each.domain.isin(few)], str(learner)))]
+    return [section("Calibration by domain", text, [table_of(table, f"{learner}: mean confidence and share right")], plots)]
 
 
 @_quiet

@@ -1,0 +1,64 @@
+"""Pictures of what a study's domains look like, kept in its folder while the data are at hand.
+
+A report draws them from there: writing the report of somebody's folder runs none of the code that the folder names.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from elsewhere.assay.report.figures import contact_sheet
+from elsewhere.explainer import Image
+from elsewhere.places import listing
+from elsewhere.run import write_whole
+
+if TYPE_CHECKING:
+    from elsewhere.assay.result import Result
+
+PICTURES, MOST_SHEETS = 8, 48
+FILE = "previews.json"
+
+
+def keep(result: Result) -> None:
+    """Write a few examples of each domain, where examples are pictures; once per folder."""
+    trials = result.trials()
+    if FILE in listing(result.folder) or not len(trials) or result.study is None:
+        return
+    first = trials[trials.status == "done"].drop_duplicates("task")
+    sheets: list[dict[str, str]] = []
+    for trial in first.itertuples():
+        task = result.task(str(trial.trial))
+        if not is_picture(task.source.train):
+            continue
+        for domain in task.domains[: MOST_SHEETS - len(sheets)]:
+            data = domain.load()
+            if is_picture(data):
+                shown = [np.asarray(data.preview(row)) for row in range(min(PICTURES, len(data)))]
+                name = domain.name + (f" ({trial.task})" if len(first) > 1 else "")
+                image = contact_sheet(shown, f"The first {len(shown)} examples of {name}")
+                sheets.append({"name": name, "alt": image.alt, "png": base64.b64encode(bytes(image.content)).decode()})  # type: ignore[arg-type]
+    if sheets:
+        write_whole(result.folder / FILE, json.dumps(sheets).encode())
+
+
+def kept(result: Result) -> dict[str, Image]:
+    """Return the sheets of a folder by domain."""
+    if FILE not in listing(result.folder):
+        return {}
+    try:
+        return {s["name"]: Image(base64.b64decode(s["png"]), s["alt"]) for s in json.loads((result.folder / FILE).read_text())}
+    except (ValueError, KeyError, TypeError):
+        return {}
+
+
+def is_picture(data: Any) -> bool:
+    """Whether previews of the data are pictures: [channels, height, width] with 1 or 3 channels, or [height, width]."""
+    if not len(data) or not hasattr(data, "preview"):
+        return False
+    first = data.preview(0)
+    shape: tuple[int, ...] = tuple(getattr(first, "shape", ()))
+    return getattr(first, "dtype", None) is not None and ((len(shape) == 3 and shape[0] in (1, 3)) or len(shape) == 2) and min(shape[-2:]) >= 4
