@@ -10,8 +10,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import networks
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -171,7 +173,8 @@ def decomposition() -> None:
     told("decomposition of 1,000,000 × 50 with boosting", f"{seconds:.0f} s", "< 120 s", seconds < 120)
 
 
-PARTS = {"startup": startup, "engine": engine, "store": store, "explain": decomposition}
+PARTS: dict[str, Callable[[], None]] = {"startup": startup, "engine": engine, "store": store, "explain": decomposition}
+PARTS |= {name: partial(part, told) for name, part in (("heads", networks.heads), ("sweep", networks.sweep), ("cnn", networks.cnn), ("loop", networks.loop))}
 
 
 def main(room: str = "") -> None:

@@ -142,7 +142,7 @@ _CATALOGUE: dict[str, dict[str, Entry]] = {
             source="elsewhere.tables.fitting:source",
             new="elsewhere.tables.fitting:new_rows",
         ),
-        "digit-pictures": Entry("", "pictures of digits, a file or a folder, for a fitted model", new="elsewhere.images.tasks:new_pictures"),
+        "digit-pictures": Entry("elsewhere.images.tasks:new_pictures", "pictures of digits, a file or a folder, for a fitted model", new="elsewhere.images.tasks:new_pictures"),
     },
 }
 

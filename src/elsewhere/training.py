@@ -80,7 +80,7 @@ class Descent:
         >>> net, x = nn.Linear(1, 1), torch.linspace(0, 1, 8)[:, None]
         >>> descent = Descent(net, lambda m, batch: (m(batch) - 2 * batch).square().mean(), adam(0.1))
         >>> history = train(descent, lambda step: x, steps=200)
-        >>> abs(float(net(torch.ones(1, 1))) - 2) < 0.05
+        >>> abs(net(torch.ones(1, 1)).item() - 2) < 0.05
         True
     """
 

@@ -192,7 +192,7 @@ def reader_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
 def _read(thing: Any, wanted: Sequence[NamedLearner], reader: str | None, options: dict[str, Any]) -> TaskFunction:
     name = reader_for(thing, reader)
     entry = catalogue.entry("readers", name)
-    if not entry.target:
+    if not entry.takes:
         raise UserError(f"reader {name!r} only reads new data for a fitted model")
     listed = reader_options(name, options)
     carried = [c for n in wanted for c in n.learner.reads]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any, cast
@@ -34,6 +35,7 @@ class RayExecutor(Executor):
         self.ray, self.mine = ray, not ray.is_initialized()
         told = {name: os.environ[name] for name in _CARRIED if name in os.environ}
         if self.mine:
+            _knock(address)
             try:
                 ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None, logging_level=logging.ERROR, runtime_env={"env_vars": told})
             except (ConnectionError, ValueError, RuntimeError) as error:
@@ -62,6 +64,17 @@ class RayExecutor(Executor):
         """Part from the cluster; one that was started here ends."""
         if self.mine and self.ray.is_initialized():
             self.ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Ask a named cluster's port once: Ray itself would go on asking for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise UserError(f"no Ray cluster answers at {address!r} ({error.strerror or error}): start one with 'ray start --head', or leave --address away") from error
 
 
 def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

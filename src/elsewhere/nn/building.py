@@ -83,6 +83,7 @@ def build(name: str, like: Examples | None = None, *, shape: Sequence[int] | Non
         UserError: no such network, or an option it does not take.
 
     Examples:
+        >>> import torch
         >>> network = build("small-cnn", shape=[1, 28, 28], classes=10, width=8)
         >>> network(torch.zeros(2, 1, 28, 28)).logits.shape
         torch.Size([2, 10])

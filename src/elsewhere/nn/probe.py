@@ -70,7 +70,11 @@ class LinearProbe(NetworkLearner):
         return super().scales(self._projected(x))
 
     def inputs(self, inputs: Any) -> Any:
-        x = self._projected(self.raw(inputs))
+        raw = self.raw(inputs)
+        wanted = len(self.center_) if self.directions_ is None else len(self.directions_)
+        if raw.shape[1] != wanted:
+            raise UserError(f"inputs give {raw.shape[1]} features; this model was fitted on {wanted}")
+        x = self._projected(raw)
         return ((x - self.center_) / self.spread_).astype(np.float32)
 
     def raw(self, inputs: Any) -> Any:
@@ -82,7 +86,7 @@ class LinearProbe(NetworkLearner):
         network, layer = self.backbone_, self.layer
         function = network if layer is None else lambda batch: layer_output(network, layer, batch)
         key = ["features", network.built, self._weights_key, layer, content_key(np.asarray(x)), run.precision]
-        return run.cached(key, lambda: in_batches(function, x, run, size=256, output=None))
+        return run.cached(key, lambda: in_batches(function, x, run, output=None))
 
     def predict(self, data: Examples, run: Run = Run()) -> Any:
         self.run_ = run
