@@ -121,6 +121,8 @@ _CATALOGUE: dict[str, dict[str, Entry]] = {
         "known-terms": Entry("elsewhere.studies:known-terms.toml", "the decomposition finds the terms of a world where they are known"),
         "accuracy-on-the-line": Entry("elsewhere.studies:accuracy-on-the-line.toml", "the line of the linear-Gaussian world is recovered"),
         "heart-hospitals-elsewhere": Entry("elsewhere.studies:heart-hospitals.toml", "trained in Cleveland, used in three other hospitals"),
+        "digits-elsewhere": Entry("elsewhere.studies:digits-shifts.toml", "digits rotated, moved, blurred, noisy …: which learner holds, and what labels buy"),
+        "handwriting-elsewhere": Entry("elsewhere.studies:handwriting.toml", "five groups of writers, each in turn the source: does home foretell elsewhere?"),
         "acs-wages-elsewhere": Entry("elsewhere.studies:acs-wages.toml", "trained in California: no gap worth explaining"),
     },
     "networks": {
