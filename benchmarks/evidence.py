@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import elsewhere as ew
 from elsewhere import catalogue
 from elsewhere.assay import analysis
 from elsewhere.assay.api import run_study, study_path
+from elsewhere.assay.engine import Progress
 from elsewhere.explain.decomposition import TERMS, Decomposition, decompose
 from elsewhere.tables.worlds import risk, true_terms
 
@@ -64,8 +66,42 @@ def lines() -> None:
     print(f"slope of the linear-Gaussian line within its interval, of 100 studies: trials resampled {alone}, trials and test units {both}")
 
 
+def lost_node() -> int:
+    """Run a study on a Ray cluster of two nodes, take one away in its middle, and compare every score with a local run."""
+    try:
+        import ray
+        from ray.cluster_utils import Cluster
+    except ImportError:
+        print("a Ray cluster that loses a node: skipped, Ray is not installed")
+        return 0
+    from elsewhere.assay.cluster import RayExecutor
+
+    folder = Path(tempfile.mkdtemp())
+    learners = [f"mlp:steps={steps},clip=1.0" for steps in (300, 310, 320)]
+    here = ew.assay("penguins", learners=learners, seeds=8, out=folder / "here", workers=2)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    second = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    executor, lost = RayExecutor(cluster.address), []
+
+    def watch(progress: Progress) -> None:
+        if progress.done >= 6 and not lost:
+            lost.append(progress.done)
+            cluster.remove_node(second, allow_graceful=False)
+
+    there = ew.assay("penguins", learners=learners, seeds=8, out=folder / "there", executor=executor, progress=watch)
+    ray.shutdown()
+    cluster.shutdown()
+    keys = ["trial", "domain", "metric"]
+    a, b = (r.scores().astype({"trial": str}).sort_values(keys)[[*keys, "value", "error", "n"]].reset_index(drop=True) for r in (here, there))
+    same = a.equals(b) and len(there.trials()) == 24
+    told = "the same bits" if same else "NOT THE SAME"
+    print(f"a Ray cluster of two nodes lost one after {lost[0] if lost else 'no'} of 24 trials: {len(there.trials())} trials, {len(b):,} scores, {told} as a local run")
+    return int(not same or not lost)
+
+
 def main() -> int:
-    worst = 0
+    worst = lost_node()
     simulations()
     for name, entry in sorted(catalogue.entries("studies").items()):
         print(f"\n{name}: {entry.help}")

@@ -218,7 +218,7 @@ def loop(told: Told) -> None:
     ratios = []
     for k in range(7):  # interleaved, the order exchanged
         times = {}
-        for function in ((ours, bare) if k % 2 else (bare, ours)):
+        for function in (ours, bare) if k % 2 else (bare, ours):
             start = time.perf_counter()
             function()
             times[function.__name__] = time.perf_counter() - start

@@ -19,7 +19,7 @@ KEYS = ["learner", "seed", "domain", "metric"]
 
 
 def scores(result: ew.Result) -> pd.DataFrame:
-    return result.scores().sort_values(KEYS)[[*KEYS, "value", "error", "n"]].astype({k: str for k in KEYS}).reset_index(drop=True)
+    return result.scores().sort_values(KEYS)[[*KEYS, "value", "error", "n"]].astype(dict.fromkeys(KEYS, str)).reset_index(drop=True)
 
 
 @pytest.fixture

@@ -401,7 +401,7 @@ def test_two_processes_equal_one_with_the_same_batches(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("fitted mlp") == 1
     one, two = ew.load(tmp_path / "one").network_, ew.load(tmp_path / "two").network_
-    assert 0 < largest_difference(one, build(**one.built))
+    assert largest_difference(one, build(**one.built)) > 0
     assert largest_difference(one, two) < 1e-5
     assert not list(tmp_path.glob(".*fit"))
 

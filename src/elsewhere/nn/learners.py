@@ -112,10 +112,10 @@ class NetworkLearner(Learner[Examples, Prediction]):
         self.label_mean_, self.label_deviation_ = (0.0, 1.0) if self.classes_ is not None else (float(labels.mean()), deviation if deviation > 0 else 1.0)
         weight = data.columns.get("weight")
         self.weight_mean_ = 1.0 if weight is None else float(np.mean(weight))
-        self.center_, self.spread_ = self.scales(self.raw(data.inputs))
-        return self._seen(data), None if self.patience is None or held is None else self._seen(held)
+        self.center_, self.spread_ = self.scales(self.raw(data.inputs, run))
+        return self._seen(data, run), None if self.patience is None or held is None else self._seen(held, run)
 
-    def raw(self, inputs: Any) -> Any:
+    def raw(self, inputs: Any, run: Run) -> Any:
         """Return inputs as numbers [n, ...], a table encoded."""
         return self.encoder_.transform(inputs) if self.encoder_ is not None else inputs
 
@@ -127,9 +127,9 @@ class NetworkLearner(Learner[Examples, Prediction]):
         spread = float(np.sqrt(np.asarray(x, np.float64).var(0).mean()))
         return center.astype(np.float32), spread if spread > 0 else 1.0
 
-    def inputs(self, inputs: Any) -> Any:
+    def inputs(self, inputs: Any, run: Run) -> Any:
         """Return inputs as the network sees them."""
-        x = self.raw(inputs)
+        x = self.raw(inputs, run)
         if x.ndim == 2 and self.center_ is not None:
             x = ((np.asarray(x, np.float32) - self.center_) / self.spread_).astype(np.float32)
         if list(x.shape[1:]) != list(self._shape(x)):
@@ -141,7 +141,7 @@ class NetworkLearner(Learner[Examples, Prediction]):
         return list(x.shape[1:]) if built is None else built["shape"]
 
     def predict(self, data: Examples, run: Run = Run()) -> Prediction:
-        made = in_batches(_First(self.network_), self.inputs(data.inputs), run, output=None)
+        made = in_batches(_First(self.network_), self.inputs(data.inputs, run), run, output=None)
         if self.classes_ is not None:
             return ClassPrediction(logits=made)
         mean = made.reshape(-1)
@@ -149,13 +149,13 @@ class NetworkLearner(Learner[Examples, Prediction]):
 
     def represent(self, data: Examples, run: Run = Run(), layer: str | None = None) -> Array:
         """Return the features before the head, or the output of a layer by name: [n, d]."""
-        x = self.inputs(data.inputs)
+        x = self.inputs(data.inputs, run)
         if layer is not None:
             return in_batches(_On(self.network_, layer), x, run, output=None)
         return in_batches(_Before(self.network_), x, run, output=None)
 
-    def _seen(self, data: Examples) -> Examples:
-        return Examples(self.inputs(data.inputs), data.labels, data.columns, data.classes)
+    def _seen(self, data: Examples, run: Run) -> Examples:
+        return Examples(self.inputs(data.inputs, run), data.labels, data.columns, data.classes)
 
     def _mean_loss(self, held: Examples, run: Run) -> float:
         made = in_batches(_First(self.network_), held.inputs, run, output=None)

@@ -58,50 +58,34 @@ class LinearProbe(NetworkLearner):
     def prepared(self, source: Source[Examples], run: Run) -> tuple[Examples, Examples | None]:
         self.backbone_ = None if self.backbone == "inputs" else self._backbone(source.train.inputs)
         self.directions_: Array | None = None
-        self.run_ = run
-        try:
-            return super().prepared(source, run)
-        finally:
-            del self.run_
+        return super().prepared(source, run)
 
     def scales(self, x: Any) -> tuple[Any, float]:
         if self.components is not None:
             self._components(x)
         return super().scales(self._projected(x))
 
-    def inputs(self, inputs: Any) -> Any:
-        raw = self.raw(inputs)
+    def inputs(self, inputs: Any, run: Run) -> Any:
+        raw = self.raw(inputs, run)
         wanted = len(self.center_) if self.directions_ is None else len(self.directions_)
         if raw.shape[1] != wanted:
             raise UserError(f"inputs give {raw.shape[1]} features; this model was fitted on {wanted}")
         x = self._projected(raw)
         return ((x - self.center_) / self.spread_).astype(np.float32)
 
-    def raw(self, inputs: Any) -> Any:
+    def raw(self, inputs: Any, run: Run) -> Any:
         """Return the features before projection and scaling, [n, d]."""
-        x = super().raw(inputs)
+        x = super().raw(inputs, run)
         if self.backbone_ is None:
             return np.asarray(x).reshape(len(x), -1) if x.dtype != np.uint8 else np.asarray(x, np.float32).reshape(len(x), -1) / 255
-        run = getattr(self, "run_", Run(progress=False))
         network, layer = self.backbone_, self.layer
         function = network if layer is None else lambda batch: layer_output(network, layer, batch)
         key = ["features", network.built, self._weights_key, layer, content_key(np.asarray(x)), run.precision]
         return run.cached(key, lambda: in_batches(function, x, run, output=None))
 
-    def predict(self, data: Examples, run: Run = Run()) -> Any:
-        self.run_ = run
-        try:
-            return super().predict(data, run)
-        finally:
-            del self.run_
-
     def represent(self, data: Examples, run: Run = Run(), layer: str | None = None) -> Array:
         """Return the features that the head sees, [n, d]."""
-        self.run_ = run
-        try:
-            return np.asarray(self.inputs(data.inputs))
-        finally:
-            del self.run_
+        return np.asarray(self.inputs(data.inputs, run))
 
     @staticmethod
     def fit_many(learners: Sequence[Any], sources: Sequence[Any], runs: Sequence[Run]) -> Sequence[Any]:

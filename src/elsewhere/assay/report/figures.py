@@ -124,7 +124,7 @@ def contact_sheet(pictures: list[np.ndarray], alt: str, zoom: int = 2) -> Image:
     padded = [np.pad(p, ((0, height - p.shape[0]), (1, 1), (0, 0))) for p in drawn]
     sheet = np.concatenate(padded, axis=1)
     picture = Picture.fromarray(sheet)
-    factor = zoom if height < 100 else 1
+    factor = zoom if height < 250 else 1
     buffer = io.BytesIO()
     picture.resize((sheet.shape[1] * factor, height * factor), Picture.Resampling.NEAREST).save(buffer, "PNG", optimize=True)
     return Image(buffer.getvalue(), alt)
