@@ -77,7 +77,7 @@ def lost_node() -> int:
     from elsewhere.assay.cluster import RayExecutor
 
     folder = Path(tempfile.mkdtemp())
-    learners = [f"mlp:steps={steps},clip=1.0" for steps in (300, 310, 320)]
+    learners = [f"random-forest:trees={trees}" for trees in (200, 210, 220)]
     here = ew.assay("penguins", learners=learners, seeds=8, out=folder / "here", workers=2)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     second = cluster.add_node(num_cpus=1)

@@ -406,6 +406,22 @@ def test_two_processes_equal_one_with_the_same_batches(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*fit"))
 
 
+@pytest.mark.parametrize("precision", ["32", "bf16-mixed", "bf16-true", "64-true"])
+def test_every_precision_trains_and_predicts(pictures: ew.Examples, precision: str) -> None:
+    from elsewhere.nn.learners import Mlp
+
+    run = Run(precision=precision)
+    fitted = Mlp(steps=60, width=16, learning_rate=1e-2).fit(ew.Source(pictures), run)
+    plain = Mlp(steps=60, width=16, learning_rate=1e-2).fit(ew.Source(pictures))
+    assert np.abs(fitted.predict(pictures, run).probabilities() - plain.predict(pictures).probabilities()).mean() < 0.05
+
+
+@pytest.mark.parametrize("told", [{"device": "cuda:77"}, {"precision": "7"}, {"device": "tpu"}])
+def test_a_device_or_precision_that_is_not_there_is_told_in_one_line(pictures: ew.Examples, told: dict[str, str]) -> None:
+    with pytest.raises(ew.UserError, match=r"cannot train on device|device must be"):
+        train(descent(pictures), batches(pictures, Run(), 8), Run(**told), steps=1)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_gives_what_the_cpu_gives(pictures: ew.Examples) -> None:
     from elsewhere.nn.learners import Mlp

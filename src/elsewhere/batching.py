@@ -109,11 +109,12 @@ def in_batches(network: Callable[[Tensor], Any], inputs: Any, run: Run, size: in
     fabric = fabric_of(run)
     if isinstance(network, nn.Module):
         network = network.to(fabric.device).eval()
+    held = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32) if isinstance(network, nn.Module) else torch.float32
     size = size or (64 if fabric.device.type == "cpu" and np.ndim(inputs) > 2 else 1024)
     found = []
     with torch.no_grad(), fabric.autocast():
         for start in range(0, max(1, len(inputs)), size):
-            made = network(fabric.to_device(as_tensor(inputs[start : start + size])))
+            made = network(fabric.to_device(as_tensor(inputs[start : start + size]).to(held)))
             kept = getattr(made, output) if output is not None and hasattr(made, output) else made
             found.append(kept.float().cpu())
     return torch.cat(found).numpy()

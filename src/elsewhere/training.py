@@ -419,7 +419,8 @@ def _forked(fabric: Any) -> Iterator[None]:
 
 def fabric_of(run: Run) -> Fabric:
     """Return the Fabric of a run: one device, or every process that torchrun started."""
-    return _fabric(run.device, run.precision, run.strategy, int(os.environ.get("WORLD_SIZE", "1")))
+    processes = int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
+    return _fabric(run.device, run.precision, run.strategy, processes)
 
 
 @lru_cache(maxsize=8)
@@ -445,7 +446,7 @@ def _fabric(device: str, precision: str, strategy: str, processes: int) -> Fabri
 
 def first_process() -> bool:
     """Whether this process is the one that writes: the only one, or the first that torchrun started."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return "LOCAL_RANK" not in os.environ or int(os.environ.get("RANK", "0")) == 0
 
 
 def leave() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -117,13 +118,24 @@ def pilot(study: Study, rows: int = 1000) -> float:
     for named in study.learners:
         source = granted(task.source, named.learner)
         few = min(rows, len(source.train))
+        tried, factor = _shortened(named.learner, len(source.train) / max(few, 1))
         small = replace(source, train=source.train.take(range(few)))
-        start = time.perf_counter()
+        seconds = 0.0
         try:
-            import copy
-
-            copy.deepcopy(named.learner).fit(small, Run())
+            for _ in range(1 if tried is named.learner else 2):  # the first training of a process imports and warms up
+                start = time.perf_counter()
+                copy.deepcopy(tried).fit(small, Run(progress=False))
+                seconds = time.perf_counter() - start
         except Exception:
             continue  # a few rows may lack a class; the trial itself will tell
-        total += (time.perf_counter() - start) * len(source.train) / max(few, 1) * len(study.seeds)
+        total += seconds * factor * len(study.seeds)
     return total * len(study.tasks)
+
+
+def _shortened(learner: Any, times_the_rows: float, steps: int = 20) -> tuple[Any, float]:
+    """Return a learner that is quick to try, and by how much the real one takes longer: by rows, or by steps where it has them."""
+    length = getattr(learner, "steps", 0)
+    if isinstance(learner, Learner) and is_dataclass(learner) and {"steps", "batch"} <= {f.name for f in fields(learner)} and length > steps:
+        shorter: Any = replace(learner, steps=steps)
+        return shorter, length / steps
+    return learner, times_the_rows

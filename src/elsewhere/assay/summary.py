@@ -35,7 +35,8 @@ def _pick(ranking: pd.DataFrame, metric: str) -> list[str]:
     tied = [str(n) for n in ranking.learner[(ranking["rank"] == top["rank"]) & (ranking.learner != top.learner)]]
     worse = ranking[ranking["rank"] > top["rank"]]
     if tied:
-        return [f"No learner is best beyond doubt: {top.learner} has {value}, and {_list(tied)} tie{'s' if len(tied) == 1 else ''} with it{_behind(worse)}."]
+        named = tied if len(tied) <= MOST else [*tied[:5], f"{len(tied) - 5} others"]
+        return [f"No learner is best beyond doubt: {top.learner} has {value}, and {_list(named)} tie{'s' if len(tied) == 1 else ''} with it{_behind(worse)}."]
     return [f"Pick {top.learner}: it has {value}, better than every other beyond doubt{_behind(worse.iloc[:1], 'next: ')}."]
 
 
