@@ -82,6 +82,14 @@ def test_a_label_selects_one_learner_and_a_name_all_of_its_kind(result: ew.Resul
     assert select(result, "squared_error", {"learner": "toy-stacked:penalty=1"}).learner.nunique() == 1
 
 
+def test_a_learner_called_just_like_its_kind_is_meant_alone(tmp_path: Path) -> None:
+    learners = ["random-forest", "random-forest:trees=3"]
+    both = ew.assay("penguins", learners=learners, seeds=1, out=tmp_path / "both")
+    assert set(select(both, "accuracy", {"learner": "random-forest"}).learner) == {"random-forest"}
+    few = ew.assay("penguins", learners=learners[1:], seeds=1, out=tmp_path / "few")
+    assert set(select(few, "accuracy", {"learner": "random-forest"}).learner) == {"random-forest:trees=3"}
+
+
 def test_worst_and_best_follow_the_metrics_direction(result: ew.Result) -> None:
     where = {"learner": "toy-quick", "domain": "away"}
     worst, best = (check(result, where=where, over=o, at_most=100, in_seeds=5).value for o in ("worst", "best"))

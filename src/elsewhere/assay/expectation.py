@@ -213,8 +213,8 @@ def _matches(rows: pd.DataFrame, key: str, wanted: Any) -> pd.Series[bool] | Non
     values = wanted if isinstance(wanted, list) else [wanted]
     text = {str(v) for v in values}
     hit = rows[names[0]].isin(values) | rows[names[0]].astype(str).isin(text)
-    for other in names[1:]:
-        hit |= rows[other].isin(values)
+    for other in names[1:]:  # the name of a kind stands for all of its kind, unless one is called just so
+        hit |= rows[other].isin([v for v in values if not (rows[names[0]].astype(str) == str(v)).any()])
     return hit
 
 
