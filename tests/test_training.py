@@ -279,7 +279,7 @@ def test_a_gan_learns_where_its_data_lie_and_resumes_exactly(tmp_path: Path, mon
     whole = Gan()
     history = train(whole, real, Run(), steps=400)
     assert {name for _, name, _ in history.points} == {"critic", "generator"}
-    assert abs(float(whole.generator(torch.randn(500, 2)).mean()) - 3) < 0.7
+    assert abs(whole.generator(torch.randn(500, 2)).mean().item() - 3) < 0.7
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
 
     def broken(step: int) -> Tensor:

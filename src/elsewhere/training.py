@@ -294,7 +294,7 @@ class _Loop:
         first, sparse = self.history.steps, self.fabric.world_size > 1 or self.fabric.device.type != "cpu"
         self._mode(True)
         for step in range(first, self.steps):
-            torch.manual_seed((self.base + step * 0x9E3779B1) % 2**63)
+            seed_step(self.base, step, self.fabric.device)
             batch = self.batches(step)
             part, share = share_of(batch, self.fabric.global_rank, self.fabric.world_size)
             values = self.stepper.step(self.fabric.to_device(part), Backward(self.fabric, share))
@@ -442,6 +442,18 @@ def _fabric(device: str, precision: str, strategy: str, processes: int) -> Fabri
         raise UserError(f"cannot train on device {device!r} with precision {precision!r}: {error}") from error
     made.launch()
     return made
+
+
+def seed_step(base: int, step: int, device: torch.device) -> None:
+    """Seed torch's randomness for one step, on the processor and on the device alone.
+
+    (``torch.manual_seed`` queues a call with its traceback for every kind of device that has not been used yet: each step would
+    cost and keep more.)
+    """
+    seed = (base + step * 0x9E3779B1) % 2**63
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def first_process() -> bool:
