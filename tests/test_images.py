@@ -287,6 +287,13 @@ def test_the_same_held_out_digits_stand_in_every_stress_domain() -> None:
         digits_shifts(0, shifts=["rotate"])
 
 
+def test_one_value_stands_for_a_list_of_one(run: Any) -> None:
+    assert [d.name for d in digits_shifts(0, severities=3, shifts="noisy").domains] == ["home", "noisy 3"]
+    code, _, error = run("assay", "digits/shifts:severities=9")
+    assert code == 2
+    assert "severity must be 1 to 5, not 9" in error
+
+
 def test_a_result_with_stress_alone_is_told_and_drawn(tmp_path: Path) -> None:
     task = digits_shifts.bind(severities=[1, 5], shifts=["rotated", "noisy"])
     result = ew.assay(task, learners=["prior", "linear-probe:steps=100"], seeds=2, out=tmp_path / "r")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +132,29 @@ def test_a_hubs_cache_is_used_without_a_network(tmp_path: Path, monkeypatch: pyt
     torch.save(whole.state_dict(), place)
     made = build("torchvision:resnet18", shape=[3, 32, 32], classes=2, weights="default")
     assert torch.equal(made.body.network.conv1.weight, whole.conv1.weight)
+
+
+@pytest.mark.slow
+def test_timms_hub_cache_is_used_without_a_network(tmp_path: Path) -> None:
+    """A cache as the hub's client leaves it: refs, a snapshot, a safetensors file."""
+    import timm
+
+    torch.manual_seed(0)
+    whole = timm.create_model("resnet10t")
+    repository = tmp_path / "hub" / "models--timm--resnet10t.c3_in1k"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0123abc")
+    (repository / "snapshots" / "0123abc").mkdir(parents=True)
+    save_file(whole.state_dict(), repository / "snapshots" / "0123abc" / "model.safetensors")
+    code = "from elsewhere.nn import build; print(float(build('timm:resnet10t', shape=[3, 32, 32], classes=2, weights='default').body.network.conv1[0].weight.detach().sum()))"
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == pytest.approx(float(whole.conv1[0].weight.detach().sum()))
+    environment["HF_HOME"] = str(tmp_path / "empty")
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert "cannot be fetched" in done.stderr
+    assert "give weights=path.safetensors" in done.stderr
 
 
 def test_weights_that_are_a_pickle_are_refused_with_the_way_out(tmp_path: Path) -> None:

@@ -33,11 +33,15 @@ def split(whole: Examples, run: Run) -> tuple[Source[Examples], Examples]:
 
 
 @task("digits/shifts", learners=LEARNERS, reader="digit-pictures")
-def digits_shifts(seed: int = 0, severities: Sequence[int] = (1, 2, 3, 4, 5), shifts: Sequence[str] = tuple(SHIFTS)) -> Task[Examples]:
+def digits_shifts(seed: int = 0, severities: int | Sequence[int] = (1, 2, 3, 4, 5), shifts: str | Sequence[str] = tuple(SHIFTS)) -> Task[Examples]:
     """Scikit-learn's digits at home; the same held-out digits rotated, shifted, blurred, noisy, low-contrast, inverted, thick."""
+    severities, shifts = [severities] if isinstance(severities, int) else severities, [shifts] if isinstance(shifts, str) else shifts
     for name in shifts:
         if name not in SHIFTS:
             raise UserError(f"no shift {name!r}{did_you_mean(name, SHIFTS)}")
+    for severity in severities:
+        if severity not in range(1, 6):
+            raise UserError(f"severity must be 1 to 5, not {severity!r}")
     source, home = split(_optdigits(), Run(seed))
     stress = [
         Domain(f"{name} {severity}", _shifted(home, name, severity, seed), "stress", {"shift": name, "severity": severity})
@@ -62,12 +66,13 @@ def _optdigits() -> Examples:
 
 
 @task("handwriting", choices={"source": ["employees"]}, files=("path",), learners=LEARNERS, reader="digit-pictures")
-def handwriting(seed: int = 0, source: str = "employees", path: str | None = None, writers: Sequence[str] = data.WRITERS, also: Sequence[str] = ()) -> Task[Examples]:
+def handwriting(seed: int = 0, source: str = "employees", path: str | None = None, writers: Sequence[str] = data.WRITERS, also: str | Sequence[str] = ()) -> Task[Examples]:
     """Digits by census employees, students, Italians (Semeion), people with a tablet pen (pen) and Turkish forms (optdigits).
 
     Trained on one group, judged on a held-out quarter of each; writers are disjoint where they are known. ``also`` names
     sets of torchvision (``USPS``, ``MNIST``, ``SVHN``) that lie under the data root in ``torchvision``.
     """
+    also = [also] if isinstance(also, str) else also
     groups = {name: _group(name, path) for name in writers} | {name.lower(): _also(name) for name in also}
     if source not in groups:
         raise UserError(f"there are no writers {source!r}{did_you_mean(source, groups)}")
