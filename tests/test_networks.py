@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import elsewhere as ew
+from elsewhere.identity import identity
 from elsewhere.images.learners import Cnn, FineTune
 from elsewhere.nn import build, layer_output
 from elsewhere.nn.cnn import halvings
@@ -282,6 +283,16 @@ def test_a_torch_module_is_a_learner_and_keeps_its_own_weights() -> None:
     assert ew.check_learner(built, task_of(data)) == []
     with pytest.raises(ew.UserError, match="a torch module"):
         ew.wrap(object())
+
+
+def test_modules_of_one_shape_and_other_parts_are_two_learners() -> None:
+    def identity_of(activation: nn.Module, seed: int = 0) -> Any:
+        torch.manual_seed(seed)
+        return identity(ew.wrap(nn.Sequential(nn.Linear(3, 4), activation, nn.Linear(4, 2))))
+
+    told = [identity_of(nn.ReLU()), identity_of(nn.Tanh()), identity_of(nn.LeakyReLU(0.1)), identity_of(nn.LeakyReLU(0.2)), identity_of(nn.ReLU(), 1)]
+    assert len({json.dumps(t) for t in told}) == 5
+    assert identity_of(nn.ReLU()) == told[0]
 
 
 def test_weights_of_examples_count() -> None:

@@ -50,8 +50,8 @@ def reference(thing: type | Any) -> str:
 def identity(thing: Any) -> Any:
     """Return the canonical JSON value that tells one learner or option from another.
 
-    Dataclasses: class, revision and fields, recursively. Estimators: class and ``get_params``. Torch modules: class
-    and hash of weights. Data frames and arrays: their content. ``named`` things: the name.
+    Dataclasses: class, revision and fields, recursively. Estimators: class and ``get_params``. Torch modules: classes
+    and settings of their parts, and hash of weights. Data frames and arrays: their content. ``named`` things: the name.
 
     Raises:
         UserError: the thing has no identity that survives a restart.
@@ -75,8 +75,9 @@ def identity(thing: Any) -> Any:
         return {"is": reference(type(thing)), "revision": getattr(type(thing), "revision", 1), **fields}
     if hasattr(thing, "get_params"):
         return {"is": reference(type(thing)), **identity(thing.get_params(deep=False))}
-    if hasattr(thing, "state_dict"):
-        return {"is": reference(type(thing)), "weights": content_key(dict(thing.state_dict()))}
+    if hasattr(thing, "state_dict") and hasattr(thing, "named_modules"):
+        parts = [[name, reference(type(m)), m.extra_repr()] for name, m in thing.named_modules()]
+        return {"is": reference(type(thing)), "parts": digest(parts), "weights": content_key(dict(thing.state_dict()))}
     if isinstance(thing, (np.ndarray, os.PathLike)) or hasattr(thing, "iloc"):
         return {"content": content_key(thing)}
     raise UserError(f"{_short(thing)} has no identity that survives a restart; pass named('a-name', …) instead")

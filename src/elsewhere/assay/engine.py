@@ -290,8 +290,15 @@ def _record(trial: Trial, notes: Mapping[str, Any], threads: int) -> dict[str, A
         "about_task": json.dumps(notes),
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "threads": threads,
+        "device": _device(),
         "versions": versions(),
     }
+
+
+def _device() -> str:
+    """Return what networks of this process train on; the processor where torch was never asked for."""
+    torch = sys.modules.get("torch")
+    return "cuda" if torch is not None and torch.cuda.is_available() else "cpu"
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -116,8 +116,8 @@ def _missing(result: Result) -> list[str]:
         said.append(f"{len(rows)} trial{'s' * (len(rows) > 1)} of {names} failed: {reason}.")
     if result.missing:
         said.append(f"{result.missing} of {len(result.about['planned'])} planned trials have not run yet.")
-    if ("versions" in trials and trials.versions.nunique() > 1) or ("threads" in trials and trials.threads.nunique() > 1):
-        said.append("Trials ran under different library versions or thread counts: small differences may come from there.")
+    if any(name in trials and trials[name].nunique() > 1 for name in ("versions", "threads", "device")):
+        said.append("Trials ran under different library versions, thread counts or devices: small differences may come from there.")
     return said
 
 

@@ -24,6 +24,12 @@ class Cnn(NetworkLearner):
     Args:
         width: channels of the first convolution; the others have twice as many.
         stride: of the first convolution; 2 costs a quarter.
+
+    Examples:
+        >>> import numpy as np
+        >>> data = Examples(np.zeros((4, 1, 28, 28), np.float32), np.arange(4) % 2, classes=("even", "odd"))
+        >>> Cnn(steps=2).fit(Source(data)).represent(data).shape
+        (4, 32)
     """
 
     width: int = 16
@@ -46,6 +52,12 @@ class FineTune(NetworkLearner):
         side: pictures are resized to it.
         part: what is trained: "all", or "head" with the backbone frozen.
         train_mode: with ``part="head"``, leave the backbone in training mode, as the assay's reference does: its batch statistics move.
+
+    Examples:
+        >>> import numpy as np
+        >>> data = Examples(np.zeros((4, 1, 32, 32), np.float32), np.arange(4) % 2, classes=("even", "odd"))
+        >>> FineTune(backbone="vit", part="head", steps=1).fit(Source(data)).predict(data).classes().shape
+        (4,)
     """
 
     backbone: str = "torchvision:resnet18"

@@ -227,6 +227,11 @@ class Mlp(NetworkLearner):
         width: units of a hidden layer.
         depth: hidden layers.
         dropout: share of units left out in training.
+
+    Examples:
+        >>> data = Examples(np.eye(4), np.arange(4) % 2, classes=("even", "odd"))
+        >>> Mlp(steps=5).fit(Source(data)).predict(data).probabilities().shape
+        (4, 2)
     """
 
     width: int = 128
@@ -251,6 +256,11 @@ class Module(NetworkLearner):
 
     It gives logits [n, classes] (or values [n] or [n, 1]) for inputs [n, ...], or a tuple that begins with them. A
     module made by ``elsewhere.nn.build`` can be saved; any other needs ``save`` and ``load`` of its own.
+
+    Examples:
+        >>> data = Examples(np.eye(4), np.arange(4) % 2, classes=("even", "odd"))
+        >>> Module(module=nn.Linear(4, 2), steps=5).fit(Source(data)).represent(data).shape
+        (4, 4)
     """
 
     module: Any = None

@@ -323,6 +323,7 @@ def _footer(result: Result) -> dict[str, Any]:
         "seeds": ", ".join(map(str, result.about["seeds"])),
         "versions": "; ".join(", ".join(f"{k} {v}" for k, v in json.loads(text).items()) for text in versions[:3]),
         "threads": ", ".join(map(str, sorted(set(trials.threads)))) if "threads" in trials else "",
+        "device": ", ".join(sorted(set(trials.device.dropna()))) if "device" in trials else "",
         "hash": result.key,
     }
     return {k: v for k, v in told.items() if v}
