@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -112,6 +113,27 @@ def test_a_finished_training_is_not_done_again_when_the_next_one_of_its_run_brea
     assert largest_difference(module, go(Run(), False)) == 0
     run.forget()
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_ctrl_c_finishes_the_step_and_keeps_it(pictures: ew.Examples, tmp_path: Path) -> None:
+    seen: list[int] = []
+    draw = batches(pictures, Run(), 32)
+
+    def interrupted(step: int) -> Any:
+        seen.append(step)
+        if step == 11 and len(seen) == 12:
+            os.kill(os.getpid(), signal.SIGINT)
+        return draw(step)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(descent(pictures), interrupted, Run(folder=tmp_path, trial="t"), steps=20)
+    assert signal.getsignal(signal.SIGINT) is before
+    stepper, whole = descent(pictures), descent(pictures)
+    train(stepper, interrupted, Run(folder=tmp_path, trial="t"), steps=20)
+    assert seen == list(range(20))
+    train(whole, draw, Run(), steps=20)
+    assert largest_difference(stepper.module, whole.module) == 0
 
 
 def test_a_checkpoint_that_was_cut_off_is_passed_over(pictures: ew.Examples, tmp_path: Path) -> None:

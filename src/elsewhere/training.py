@@ -6,6 +6,8 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -245,6 +247,7 @@ def train(
 
     Raises:
         UserError: a value that the stepper returns is not finite; the message says at which step and what to try.
+        KeyboardInterrupt: Ctrl-C; the step is finished and kept first, where the run keeps checkpoints.
     """
     if steps < 1:
         raise UserError(f"steps must be at least 1, not {steps}")
@@ -266,6 +269,7 @@ class _Loop:
         self.best: dict[str, Any] | None = None
         self.best_value, self.waited = math.inf, 0
         self.done = False
+        self.asked: list[int] = []
         self.path = self.run.checkpoint()
         self.log_every = max(1, self.steps // LOGGED)
         self.base = self.run.integer("training")
@@ -277,7 +281,8 @@ class _Loop:
             self.fabric, self.placed, self.raw = fabric, placed, raw
             self._resume()
             if not self.done:
-                self._steps()
+                with _asked_to_stop() as self.asked:
+                    self._steps()
                 self._swap()
                 self._keep_best()
                 self.done = True
@@ -306,6 +311,9 @@ class _Loop:
                     self._log(step + 1, numbers)
             if self.evaluate is not None and ((step + 1) % self.every == 0 or step + 1 == self.steps) and self._judged(step + 1):
                 return
+            if self.asked:
+                self._checkpoint()
+                raise KeyboardInterrupt
             now = time.monotonic()
             if now - said > 0.5 and self.fabric.is_global_zero:
                 said = now
@@ -385,6 +393,26 @@ class _Loop:
         told = state["history"]
         self.history = History(told["steps"], [(int(s), str(n), float(v)) for s, n, v in told["points"]], told["best"], told["stopped"])
         self.best, self.best_value, self.waited, self.done = state["weights"], state["value"], state["waited"], state["done"]
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[list[int]]:
+    """Turn the first Ctrl-C into an entry of a list, so that the step is finished and kept; the second acts at once."""
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def note(number: int, frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _cloned(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
