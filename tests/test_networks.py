@@ -149,11 +149,11 @@ def test_timms_hub_cache_is_used_without_a_network(tmp_path: Path) -> None:
     save_file(whole.state_dict(), repository / "snapshots" / "0123abc" / "model.safetensors")
     code = "from elsewhere.nn import build; print(float(build('timm:resnet10t', shape=[3, 32, 32], classes=2, weights='default').body.network.conv1[0].weight.detach().sum()))"
     environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) == pytest.approx(float(whole.conv1[0].weight.detach().sum()))
     environment["HF_HOME"] = str(tmp_path / "empty")
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=200)
     assert "cannot be fetched" in done.stderr
     assert "give weights=path.safetensors" in done.stderr
 

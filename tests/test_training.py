@@ -417,9 +417,9 @@ def test_two_processes_equal_one_with_the_same_batches(tmp_path: Path) -> None:
     np.savetxt(table, np.c_[age, rng.normal(size=300), age + 8 * rng.normal(size=300) > 45], delimiter=",", header="age,other,income", comments="", fmt="%.4f")
     told = ["fit", str(table), "--predict", "income", "--learner", "mlp:steps=60,batch=33"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-m", "elsewhere", *told, "--out", tmp_path / "one"], check=True, env=environment, capture_output=True)
+    subprocess.run([sys.executable, "-m", "elsewhere", *told, "--out", tmp_path / "one"], check=True, env=environment, capture_output=True, timeout=200)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "elsewhere"]
-    done = subprocess.run([*launcher, *told, "--out", str(tmp_path / "two")], env=environment, capture_output=True, text=True)
+    done = subprocess.run([*launcher, *told, "--out", str(tmp_path / "two")], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("fitted mlp") == 1
     one, two = ew.load(tmp_path / "one").network_, ew.load(tmp_path / "two").network_
