@@ -353,6 +353,11 @@ def test_a_held_out_part_never_splits_a_unit(n: int, share: float, seed: int) ->
     assert not set(unit[out]) & set(unit[~out])
 
 
+def test_a_learner_can_be_fitted_again_on_other_shapes() -> None:
+    learner = Mlp(steps=3, width=8).fit(ew.Source(blobs(d=12)))
+    assert learner.fit(ew.Source(blobs(d=5))).predict(blobs(d=5)).logits.shape == (300, 3)
+
+
 def test_a_model_asked_about_other_shapes_says_so() -> None:
     fitted = Cnn(steps=1, width=8).fit(ew.Source(pictures()))
     with pytest.raises(ew.UserError, match=r"inputs have shape \[1, 14, 14\]; this model was fitted on \[1, 28, 28\]"):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from elsewhere.data import Array, Examples, optional_column
 from elsewhere.errors import UserError
+from elsewhere.processes import fabric_of
 from elsewhere.run import Run
 
 
@@ -104,8 +105,6 @@ def in_batches(network: Callable[[Tensor], Any], inputs: Any, run: Run, size: in
         size: examples at a time; default: 64 pictures on a processor (more no longer fit its cache), 1,024 else.
         output: the field to keep of a network that gives several (``logits``, ``mean``, ``features``); None: the output itself.
     """
-    from elsewhere.training import fabric_of
-
     fabric = fabric_of(run)
     if isinstance(network, nn.Module):
         network = network.to(fabric.device).eval()

@@ -125,8 +125,8 @@ def fit(
     """Fit one learner and keep it as a model; a table is fitted on all its rows unless --source restricts it."""
     from elsewhere.assay.engine import held_to
     from elsewhere.model import fit as fit_model
+    from elsewhere.processes import first_process, leave
     from elsewhere.run import Run
-    from elsewhere.training import first_process, leave
 
     _data_root(data)
     try:

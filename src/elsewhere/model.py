@@ -138,7 +138,7 @@ def fit(
     fitted = named.learner.fit(granted(source, named.learner), made)
     told = {"learner": named.label, "seed": seed, "examples": len(source.train), **about, **_home(task, fitted, made)}
     model = Model(fitted, told)
-    from elsewhere.training import first_process
+    from elsewhere.processes import first_process
 
     if out is not None and first_process():
         model.save(out)

@@ -3,16 +3,11 @@ checkpoint and resume in mid-training, the finite check, early stopping, curves 
 
 from __future__ import annotations
 
-import logging
 import math
-import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -21,12 +16,13 @@ from torch.optim import Optimizer
 
 from elsewhere.batching import pieces, share_of
 from elsewhere.errors import UserError
+from elsewhere.optimisers import WeightAverage, adam, cosine, sgd, stepwise
+from elsewhere.processes import asked_to_stop, fabric_of, forked, seed_step
 from elsewhere.run import Run, duration, write_whole
 from elsewhere.saving import from_bytes, to_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
-    from lightning_fabric import Fabric
 
 CHECKPOINT_SECONDS = 60.0
 LOGGED = 200  # points of a curve
@@ -129,75 +125,6 @@ class Descent:
             self.average_.swap(self.module)
 
 
-class WeightAverage:
-    """A running mean of a module's weights: exponential with a decay below 1 (Polyak & Juditsky 1992; bias-corrected), plain at 1."""
-
-    def __init__(self, decay: float) -> None:
-        self.decay, self.steps = decay, 0
-        self.weights: dict[str, Tensor] = {}
-
-    @torch.no_grad()
-    def update(self, module: nn.Module) -> None:
-        self.steps += 1
-        keep = (self.steps - 1) / self.steps if self.decay == 1 else self.decay * (1 - self.decay ** (self.steps - 1)) / (1 - self.decay**self.steps)
-        for name, p in self._floats(module):
-            if name not in self.weights:
-                self.weights[name] = p.detach().clone()
-            else:
-                self.weights[name].lerp_(p.detach(), 1 - keep)
-
-    @torch.no_grad()
-    def swap(self, module: nn.Module) -> None:
-        for name, p in self._floats(module):
-            if name in self.weights:
-                other = self.weights[name].clone()
-                self.weights[name].copy_(p)
-                p.copy_(other)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"steps": self.steps, "weights": dict(self.weights)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.steps = state["steps"]
-        self.weights = {k: v.clone() for k, v in state["weights"].items()}
-
-    @staticmethod
-    def _floats(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-        for name, p in module.state_dict().items():
-            if p.is_floating_point():
-                yield name, p
-
-
-def adam(learning_rate: float, weight_decay: float = 0.0, betas: tuple[float, float] = (0.9, 0.999)) -> Callable[[Any], Optimizer]:
-    """Return what makes AdamW of parameters: decoupled weight decay (Loshchilov & Hutter 2019); Adam without decay."""
-    return lambda parameters: torch.optim.AdamW(parameters, learning_rate, betas, weight_decay=weight_decay, fused=_fusable(parameters))
-
-
-def sgd(learning_rate: float, weight_decay: float = 0.0, momentum: float = 0.9) -> Callable[[Any], Optimizer]:
-    """Return what makes stochastic gradient descent with momentum of parameters."""
-    return lambda parameters: torch.optim.SGD(parameters, learning_rate, momentum, weight_decay=weight_decay)
-
-
-def _fusable(parameters: Any) -> bool:
-    return isinstance(parameters, list) and all(isinstance(p, Tensor) and p.is_floating_point() for p in parameters)
-
-
-def cosine(steps: int, warm_up: int = 0) -> Callable[[Optimizer], Any]:
-    """Return what makes a cosine schedule from the full rate to 0, after a linear warm-up (Loshchilov & Hutter 2017)."""
-
-    def factor(step: int) -> float:
-        if step < warm_up:
-            return (step + 1) / warm_up
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm_up) / max(1, steps - warm_up))))
-
-    return lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-
-
-def stepwise(steps: int, at: Sequence[float] = (0.3, 0.6, 0.9), factor: float = 0.1) -> Callable[[Optimizer], Any]:
-    """Return what makes the step schedule of the assay's reference: a tenth after 30, 60 and 90 % of the steps."""
-    return lambda optimizer: torch.optim.lr_scheduler.MultiStepLR(optimizer, [round(a * steps) for a in at], factor)
-
-
 @dataclass
 class History:
     """What a training came to.
@@ -277,11 +204,11 @@ class _Loop:
     def train(self) -> History:
         fabric = fabric_of(self.run)
         raw = dict(self.stepper.parts())
-        with _forked(fabric), _placed(self.stepper, raw, fabric) as placed:
+        with forked(fabric), _placed(self.stepper, raw, fabric) as placed:
             self.fabric, self.placed, self.raw = fabric, placed, raw
             self._resume()
             if not self.done:
-                with _asked_to_stop() as self.asked:
+                with asked_to_stop() as self.asked:
                     self._steps()
                 self._swap()
                 self._keep_best()
@@ -395,26 +322,6 @@ class _Loop:
         self.best, self.best_value, self.waited, self.done = state["weights"], state["value"], state["waited"], state["done"]
 
 
-@contextmanager
-def _asked_to_stop() -> Iterator[list[int]]:
-    """Turn the first Ctrl-C into an entry of a list, so that the step is finished and kept; the second acts at once."""
-    asked: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def note(number: int, frame: Any) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _cloned(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.detach().clone() for k, v in state.items()}
 
@@ -438,60 +345,4 @@ def _placed(stepper: Any, raw: Mapping[str, Any], fabric: Any) -> Iterator[dict[
             setattr(stepper, name, part)
 
 
-@contextmanager
-def _forked(fabric: Any) -> Iterator[None]:
-    """Leave torch's global randomness as it was found."""
-    with torch.random.fork_rng(devices=[fabric.device.index or 0] if fabric.device.type == "cuda" else []):
-        yield
-
-
-def fabric_of(run: Run) -> Fabric:
-    """Return the Fabric of a run: one device, or every process that torchrun started."""
-    processes = int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
-    return _fabric(run.device, run.precision, run.strategy, processes)
-
-
-@lru_cache(maxsize=8)
-def _fabric(device: str, precision: str, strategy: str, processes: int) -> Fabric:
-    from lightning_fabric import Fabric
-
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    kind, _, index = device.partition(":")
-    if kind not in ("auto", "cpu", "cuda", "mps"):
-        raise UserError(f"device must be auto, cpu, cuda, cuda:N or mps, not {device!r}")
-    told: dict[str, Any] = {"accelerator": kind, "precision": precision, "devices": [int(index)] if index else 1}
-    if processes > 1:
-        local = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
-        told |= {"devices": local, "num_nodes": max(1, processes // local), "strategy": "ddp" if strategy == "auto" else strategy}
-    try:
-        made = Fabric(**told)
-    except (ValueError, RuntimeError) as error:
-        raise UserError(f"cannot train on device {device!r} with precision {precision!r}: {error}") from error
-    made.launch()
-    return made
-
-
-def seed_step(base: int, step: int, device: torch.device) -> None:
-    """Seed torch's randomness for one step, on the processor and on the device alone.
-
-    (``torch.manual_seed`` queues a call with its traceback for every kind of device that has not been used yet: each step would
-    cost and keep more.)
-    """
-    seed = (base + step * 0x9E3779B1) % 2**63
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
-
-
-def first_process() -> bool:
-    """Whether this process is the one that writes: the only one, or the first that torchrun started."""
-    return "LOCAL_RANK" not in os.environ or int(os.environ.get("RANK", "0")) == 0
-
-
-def leave() -> None:
-    """Wait for the other processes of a training and part from them; nothing where there is one."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
-        _fabric.cache_clear()
+__all__ = ["Backward", "Descent", "History", "Stepper", "WeightAverage", "adam", "cosine", "sgd", "stepwise", "train"]

@@ -97,6 +97,7 @@ class NetworkLearner(Learner[Examples, Prediction]):
 
     def prepared(self, source: Source[Examples], run: Run) -> tuple[Examples, Examples | None]:
         """Learn encoding and scales on the source; return its prepared part to train on, and one to stop by if ``patience`` is set."""
+        vars(self).pop("network_", None)
         data, held = few_shot(source.train, self.samples, run), source.validation
         if data.labels is None:
             raise UserError("the source has no labels to fit")
