@@ -76,6 +76,7 @@ def test_bundled_studies_are_well_formed(name: str) -> None:
 @example("a:b=c=d")
 @example("sklearn.svm.SVC:kernel=linear")
 @example("\x00")
+@example("..")
 @settings(max_examples=300, deadline=None)
 def test_no_learner_string_breaks_the_parser(text: str) -> None:
     try:

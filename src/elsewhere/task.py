@@ -202,7 +202,7 @@ def resolve(path: str, quiet: bool = False) -> Any:
         found: Any = importlib.import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         if quiet:
             return None
         raise UserError(f"cannot import {path!r}: {error}") from error
