@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -173,3 +174,33 @@ def test_fit_takes_a_source_and_predict_takes_examples() -> None:
     assert set(told.prediction) == {"no", "yes"}
     with pytest.raises(ew.UserError, match="does not know how to read files"):
         ew.fit(ew.Source(data), "logistic-regression").predict("new.csv")
+
+
+def test_a_model_adapts_to_new_data_as_its_trials_did() -> None:
+    @dataclasses.dataclass
+    class Centred(ew.Learner[ew.Examples, ew.ValuePrediction]):
+        """Predicts the distance from the mean of the domain it was adapted to."""
+
+        sees_unlabelled = True  # type: ignore[assignment]
+
+        def fit(self, source: Any, run: ew.Run = ew.Run()) -> Any:
+            self.mean_ = 0.0
+            return self
+
+        def adapt(self, data: Any, run: ew.Run = ew.Run()) -> Any:
+            other = Centred()
+            other.mean_ = float(data.inputs.mean())
+            return other
+
+        def predict(self, data: Any, run: ew.Run = ew.Run()) -> ew.ValuePrediction:
+            return ew.ValuePrediction(data.inputs[:, 0] - self.mean_)
+
+    data = ew.Examples(np.array([[1.0], [3.0]]), np.array([0.0, 1.0]))
+    model = ew.fit(ew.Source(data, unlabelled={"there": data.unlabelled()}), ew.named("centred", Centred()))
+    assert model.predict(data).prediction.tolist() == [-1.0, 1.0]
+
+
+def test_fitting_without_a_network_imports_no_torch() -> None:
+    code = "import sys, elsewhere as ew; ew.fit('penguins', 'logistic-regression'); import elsewhere.assay.api; print('torch' in sys.modules, 'plotly' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert done.stdout.split() == ["False", "False"], done.stdout + done.stderr

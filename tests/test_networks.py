@@ -318,6 +318,14 @@ def test_what_is_frozen_stays_frozen(part: Any, train_mode: bool, moves: set[str
     assert told == moves
 
 
+@pytest.mark.parametrize("layer", [None, "network.layer3"])
+def test_frozen_features_of_a_picture_do_not_depend_on_its_batch(layer: str | None) -> None:
+    probe = LinearProbe(backbone="torchvision:resnet18", layer=layer, steps=1).fit(ew.Source(pictures(24)))
+    whole, one = probe.represent(pictures(24)), probe.represent(pictures(24).take([5]))
+    assert np.abs(whole[5] - one[0]).max() < 1e-3 * np.abs(whole).max()  # rounding; batch statistics would move them by tenths
+    assert len(whole[0]) == (512 if layer is None else 256)
+
+
 def test_frozen_features_are_computed_once_per_backbone_and_domain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from elsewhere.nn import probe
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import os
 import signal
@@ -136,11 +137,37 @@ def test_ctrl_c_finishes_the_step_and_keeps_it(pictures: ew.Examples, tmp_path: 
     assert largest_difference(stepper.module, whole.module) == 0
 
 
-def test_a_checkpoint_that_was_cut_off_is_passed_over(pictures: ew.Examples, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["cut", "half"])
+def test_a_checkpoint_that_does_not_fit_leaves_nothing_behind(pictures: ew.Examples, tmp_path: Path, damage: str) -> None:
     path = tmp_path / "checkpoints" / "t-0.safetensors"
     path.parent.mkdir()
-    path.write_bytes(b"cut")
-    train(descent(pictures), batches(pictures, Run(), 32), Run(folder=tmp_path, trial="t"), steps=3)
+    other = {k: v + 1 for k, v in descent(pictures).module.state_dict().items()}
+    path.write_bytes(b"cut" if damage == "cut" else to_bytes({"parts": {"module": other}}))  # "half": weights, and no optimiser
+    found, fresh = descent(pictures), descent(pictures)
+    train(found, batches(pictures, Run(), 32), Run(folder=tmp_path, trial="t"), steps=3)
+    train(fresh, batches(pictures, Run(), 32), Run(), steps=3)
+    assert largest_difference(found.module, fresh.module) == 0
+
+
+def test_a_trial_that_fails_leaves_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    result = ew.assay("penguins", learners=["mlp:steps=9,learning_rate=1e30,clip=1.0", "mlp:steps=9,clip=1.0"], seeds=1, out=tmp_path / "r")
+    result.fitted(result.trials().query("status == 'done'").trial.iloc[0])
+    assert sorted(result.trials().status) == ["done", "failed"]
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_batch_may_be_a_frozen_dataclass(pictures: ew.Examples) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Pair:
+        first: Tensor
+        second: Tensor
+        share: Tensor
+
+    module = nn.Linear(1, 1)
+    pair = Pair(torch.ones(6, 1), torch.zeros(6, 1), torch.tensor(0.5))
+    stepper = Descent(module, lambda m, b: (b.share * m(b.first) - m(b.second)).square().mean(), sgd(0.1), accumulate=2)
+    assert train(stepper, lambda step: pair, steps=2).steps == 2
 
 
 def test_a_batch_in_parts_gives_the_same_step(pictures: ew.Examples) -> None:

@@ -128,7 +128,7 @@ def pieces(batch: Any, count: int) -> Iterator[tuple[Any, float]]:
     bounds = [n * k // count for k in range(count + 1)]
 
     def part(a: int, b: int) -> Any:
-        return _mapped(batch, lambda t: t[len(t) * a // n : len(t) * b // n])
+        return _mapped(batch, lambda t: t[len(t) * a // n : len(t) * b // n] if t.ndim else t)
 
     yield from ((part(a, b), (b - a) / n) for a, b in pairwise(bounds) if b > a)
 
@@ -140,23 +140,28 @@ def share_of(batch: Any, rank: int, world: int) -> tuple[Any, float]:
     n = size_of(batch)
     if n < world:
         raise UserError(f"a batch of {n} cannot be shared by {world} processes")
-    mine = _mapped(batch, lambda t: t[rank::world])
+    mine = _mapped(batch, lambda t: t[rank::world] if t.ndim else t)
     return mine, size_of(mine) * world / n
+
+
+def on_device(batch: Any, device: torch.device) -> Any:
+    """Return the batch on a device."""
+    return _mapped(batch, lambda t: t.to(device, non_blocking=True))
 
 
 def size_of(batch: Any) -> int:
     """Return how many examples a batch has: the length of its first tensor."""
     found: list[int] = []
-    _mapped(batch, lambda t: found.append(len(t)) or t)  # type: ignore[func-returns-value]
+    _mapped(batch, lambda t: found.append(len(t)) or t if t.ndim else t)  # type: ignore[func-returns-value]
     if not found:
         raise UserError("a batch holds no tensor")
     return found[0]
 
 
 def _mapped(batch: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """Apply a function to every tensor (of at least one dimension) of nested tuples, lists, mappings and dataclasses."""
+    """Apply a function to every tensor of nested tuples, lists, mappings and dataclasses."""
     if isinstance(batch, Tensor):
-        return function(batch) if batch.ndim else batch
+        return function(batch)
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*(_mapped(v, function) for v in batch))
     if isinstance(batch, (tuple, list)):

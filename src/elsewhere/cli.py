@@ -125,8 +125,7 @@ def fit(
     """Fit one learner and keep it as a model; a table is fitted on all its rows unless --source restricts it."""
     from elsewhere.assay.engine import held_to
     from elsewhere.model import fit as fit_model
-    from elsewhere.processes import first_process, leave
-    from elsewhere.run import Run
+    from elsewhere.run import Run, first_process
 
     _data_root(data)
     try:
@@ -135,7 +134,8 @@ def fit(
     except KeyboardInterrupt:
         typer.echo("\nstopped; give the same command again to go on from the last checkpoint", err=True)
         raise typer.Exit(130) from None
-    leave()
+    if (processes := sys.modules.get("elsewhere.processes")) is not None:
+        processes.leave()
     if first_process():
         typer.echo(f"fitted {model.about['learner']} on {model.about['examples']:,} examples of {model.about['from']}")
         for home in model.about.get("home", []):

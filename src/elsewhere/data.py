@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from elsewhere.errors import UserError, did_you_mean
+from elsewhere.places import cache
 
 Array = npt.NDArray[Any]
 
@@ -112,8 +113,7 @@ def root(given: str | os.PathLike[str] | None = None) -> Path:
     chosen = given or os.environ.get("ELSEWHERE_DATA")
     if chosen:
         return Path(chosen).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "elsewhere"
+    return cache()
 
 
 def find(name: str, where_to_get: str, given: str | os.PathLike[str] | None = None) -> Path:

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from elsewhere import catalogue
 from elsewhere.assay.api import reader_for, reader_options
-from elsewhere.assay.judge import judge
+from elsewhere.assay.judge import judge, predict
 from elsewhere.assay.plan import fit_for, granted, refuses
 from elsewhere.assay.study import learners_of, parse_task
 from elsewhere.data import Data, optional_column
 from elsewhere.errors import NotOffered, UserError, one_line
 from elsewhere.identity import digest, identity
 from elsewhere.learner import Learner
-from elsewhere.run import Run, write_whole
+from elsewhere.run import Run, first_process, write_whole
 from elsewhere.saving import load, save
 from elsewhere.task import Source, Task, TaskFunction, as_task_function, resolve
 
@@ -54,10 +54,9 @@ class Model:
             UserError: the data are not of the form that the model was fitted on; what differs is named.
         """
         data = what if isinstance(what, Data) else self._read(what)
-        asked = fit_for(self.learner, data.unlabelled())
-        if asked is None:
+        if fit_for(self.learner, data) is None:
             raise UserError(f"the model needs {self.learner.accepts.__name__}, and the data are {type(data).__name__}")
-        return _named(self.learner.predict(asked, run), data, self.about.get("classes"))
+        return _named(predict(self.learner, data, run)[0], data, self.about.get("classes"))
 
     def _read(self, what: Any) -> Any:
         name = self.about.get("reader")
@@ -138,8 +137,6 @@ def fit(
     fitted = named.learner.fit(granted(source, named.learner), made)
     told = {"learner": named.label, "seed": seed, "examples": len(source.train), **about, **_home(task, fitted, made)}
     model = Model(fitted, told)
-    from elsewhere.processes import first_process
-
     if out is not None and first_process():
         model.save(out)
     if folder is not None and first_process():
@@ -169,7 +166,7 @@ def _source(what: Any, reader: str | None, seed: int, options: dict[str, Any]) -
     if function is not None:
         task = next(iter(function.expand()))(seed)
         return task.source, {"reader": function.reader, "reads": {}, "task": task, "from": function.label, "classes": _classes(task.source)}, (function.learners or (None,))[-1]
-    name = reader or reader_for(what)
+    name = reader_for(what, reader)
     entry = catalogue.entry("readers", name)
     if not entry.source:
         raise UserError(f"reader {name!r} gives nothing to fit on; fit a task instead")

@@ -56,6 +56,7 @@ class WeightAverage:
             if name not in self.weights:
                 self.weights[name] = p.detach().clone()
             else:
+                self.weights[name] = self.weights[name].to(p.device)  # a checkpoint comes back on the processor
                 self.weights[name].lerp_(p.detach(), 1 - keep)
 
     @torch.no_grad()

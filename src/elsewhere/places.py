@@ -66,9 +66,13 @@ def contents(folder: Any, names: Collection[str]) -> dict[str, bytes]:
     return {path.rpartition("/")[2]: content for path, content in found.items()}
 
 
+def cache() -> Path:
+    """Return the folder of this user's caches."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "elsewhere"
+
+
 def scratch(folder: Any) -> Path:
     """Return the local folder for what trials of a result share and cannot keep remotely: caches, parts, checkpoints."""
     if is_local(folder):
         return cast("Path", folder)
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "elsewhere" / "scratch" / hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    return cache() / "scratch" / hashlib.sha256(str(folder).encode()).hexdigest()[:16]

@@ -59,11 +59,6 @@ def seed_step(base: int, step: int, device: torch.device) -> None:
         torch.cuda.manual_seed(seed)
 
 
-def first_process() -> bool:
-    """Whether this process is the one that writes: the only one, or the first that torchrun started."""
-    return "LOCAL_RANK" not in os.environ or int(os.environ.get("RANK", "0")) == 0
-
-
 def leave() -> None:
     """Wait for the other processes of a training and part from them; nothing where there is one."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():

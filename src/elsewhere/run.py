@@ -144,6 +144,11 @@ class Run:
         return _SHARED[place]
 
 
+def first_process() -> bool:
+    """Whether this process is the one that writes: the only one, or the first that torchrun started."""
+    return "LOCAL_RANK" not in os.environ or int(os.environ.get("RANK", "0")) == 0
+
+
 def duration(seconds: float) -> str:
     """Write seconds as people say them.
 

@@ -3,6 +3,7 @@ checkpoint and resume in mid-training, the finite check, early stopping, curves 
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from elsewhere.batching import pieces, share_of
+from elsewhere.batching import on_device, pieces, share_of
 from elsewhere.errors import UserError
 from elsewhere.optimisers import WeightAverage, adam, cosine, sgd, stepwise
 from elsewhere.processes import asked_to_stop, fabric_of, forked, seed_step
@@ -229,7 +230,7 @@ class _Loop:
             seed_step(self.base, step, self.fabric.device)
             batch = self.batches(step)
             part, share = share_of(batch, self.fabric.global_rank, self.fabric.world_size)
-            values = self.stepper.step(self.fabric.to_device(part), Backward(self.fabric, share))
+            values = self.stepper.step(on_device(part, self.fabric.device), Backward(self.fabric, share))
             self.history.steps = step + 1
             due = (step + 1) % self.log_every == 0 or step + 1 == self.steps
             if due or not sparse:  # reading a value waits for the device: there only when it is due
@@ -311,12 +312,15 @@ class _Loop:
     def _resume(self) -> None:
         if self.path is None or not self.path.exists():
             return
+        before = copy.deepcopy({k: part.state_dict() for k, part in self.placed.items()})
         try:
             state = from_bytes(self.path.read_bytes())
             for k, part in self.placed.items():
                 part.load_state_dict(state["parts"][k])
-        except (ValueError, KeyError, RuntimeError):
-            return  # cut off or of another version: begin again
+        except (ValueError, KeyError, RuntimeError):  # cut off or of another version: begin again, with nothing of it
+            for k, part in self.placed.items():
+                part.load_state_dict(before[k])
+            return
         told = state["history"]
         self.history = History(told["steps"], [(int(s), str(n), float(v)) for s, n, v in told["points"]], told["best"], told["stopped"])
         self.best, self.best_value, self.waited, self.done = state["weights"], state["value"], state["waited"], state["done"]

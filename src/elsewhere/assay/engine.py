@@ -241,35 +241,41 @@ def _fit_together(batch: Sequence[Trial], folder: Path, threads: int) -> Mapping
 
 def _run_one(trial: Trial, store: Store, threads: int, already: tuple[Any, Run, float] | None) -> tuple[str, str, str, float, bool]:
     start = time.perf_counter()
-    run: Run | None = None
+    run = already[1] if already else _run(trial, store.folder, threads)
     status, reason, tables, notes = "done", "", {}, {}
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("default")
         try:
             task = _task(trial)
             notes = {"notes": list(task.notes), "findings": list(task.findings), "headline": task.metrics[0].name}
-            fitted, run, shared = already or fit(trial, task, store.folder, threads)
+            fitted = already[0] if already else fit(trial, task, run)
             if isinstance(fitted, Exception):  # what fit_many gives where the trial's own fit would have raised
                 raise fitted
             tables = judge(task, fitted, run)
             tables["history"] = _history(run)
         except Exception as error:
             status, reason = "failed", one_line(error if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
-            tables, shared = {}, 0.0
-    seconds = time.perf_counter() - start + (shared if already else 0.0)
+            tables = {}
+    seconds = time.perf_counter() - start + (already[2] if already else 0.0)
     said = sorted({one_line(w.message, 200) for w in heard if not issubclass(w.category, (DeprecationWarning, FutureWarning))})
     record = {**_record(trial, {**notes, "warnings": said}, threads), "status": status, "reason": reason, "seconds": seconds}
     store.write(record, tables)
-    if run is not None:
-        run.forget()
+    run.forget()
     return trial.key, trial.label, status, seconds, True
 
 
-def fit(trial: Trial, task: Task[Any], folder: Path | None, threads: int = 1) -> tuple[Any, Run, float]:
+def fit(trial: Trial, task: Task[Any], run: Run) -> Any:
     """Fit a copy of a trial's learner on what the task grants it."""
-    run = _run(trial, folder, threads)
-    fitted = copy.deepcopy(trial.learner).fit(granted(task.source, trial.learner), run)
-    return fitted, run, 0.0
+    return copy.deepcopy(trial.learner).fit(granted(task.source, trial.learner), run)
+
+
+def refit(trial: Trial, folder: Path) -> Any:
+    """Return the fitted learner of a trial again; nothing of its training is left in the folder."""
+    run = _run(trial, folder, 1)
+    try:
+        return fit(trial, _task(trial), run)
+    finally:
+        run.forget()
 
 
 def _history(run: Run) -> pa.Table:
@@ -318,8 +324,8 @@ def versions() -> str:
     return json.dumps(told | {name: version(name) for name in ("numpy", "pandas", "scikit-learn", "scipy", "torch")})
 
 
-def _run(trial: Trial, folder: Path | None, threads: int) -> Run:
-    return Run(seed=trial.seed, threads=threads, folder=None if folder is None else scratch(folder), progress=_SAY.get(), trial=trial.key)
+def _run(trial: Trial, folder: Path, threads: int) -> Run:
+    return Run(seed=trial.seed, threads=threads, folder=scratch(folder), progress=_SAY.get(), trial=trial.key)
 
 
 def _task(trial: Trial) -> Task[Any]:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from elsewhere.assay.report.figures import contact_sheet
 from elsewhere.explainer import Image
+from elsewhere.pictures import contact_sheet, is_picture
 from elsewhere.places import listing
 from elsewhere.run import write_whole
 
@@ -30,9 +30,13 @@ def keep(result: Result) -> None:
         return
     first = trials[trials.status == "done"].drop_duplicates("task")
     sheets: list[dict[str, str]] = []
+    without: set[str] = set()  # a task of a name that has no pictures is made once, not for each of its options
     for trial in first.itertuples():
+        if trial.task_name in without:
+            continue
         task = result.task(str(trial.trial))
         if not is_picture(task.source.train):
+            without.add(str(trial.task_name))
             continue
         for domain in task.domains[: MOST_SHEETS - len(sheets)]:
             data = domain.load()
@@ -53,12 +57,3 @@ def kept(result: Result) -> dict[str, Image]:
         return {s["name"]: Image(base64.b64decode(s["png"]), s["alt"]) for s in json.loads((result.folder / FILE).read_text())}
     except (ValueError, KeyError, TypeError):
         return {}
-
-
-def is_picture(data: Any) -> bool:
-    """Whether previews of the data are pictures: [channels, height, width] with 1 or 3 channels, or [height, width]."""
-    if not len(data) or not hasattr(data, "preview"):
-        return False
-    first = data.preview(0)
-    shape: tuple[int, ...] = tuple(getattr(first, "shape", ()))
-    return getattr(first, "dtype", None) is not None and ((len(shape) == 3 and shape[0] in (1, 3)) or len(shape) == 2) and min(shape[-2:]) >= 4

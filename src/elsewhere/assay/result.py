@@ -252,9 +252,8 @@ class Result:
     def fitted(self, trial: str) -> Any:
         """Return the fitted learner of a trial: fitted again, since trials are deterministic."""
         if ("fitted", trial) not in self._kept:
-            one = self.trial(trial)
-            self._kept[("fitted", trial)] = engine.fit(one, engine._task(one), self.folder)[:2]
-        return self._kept[("fitted", trial)][0]
+            self._kept[("fitted", trial)] = engine.refit(self.trial(trial), self.folder)
+        return self._kept[("fitted", trial)]
 
     def predictions(self, trial: str, domain: str) -> Any:
         """Return the prediction of a trial in a domain, made again."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from elsewhere.assay.report.figures import contact_sheet
 from elsewhere.data import Array
 from elsewhere.explainer import Image
 from elsewhere.images.shifts import SHIFTS, shift
+from elsewhere.pictures import contact_sheet
 
 
 def shifts_sheet(image: Array, seed: int = 0, zoom: int = 2) -> Image:

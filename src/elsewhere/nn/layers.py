@@ -40,6 +40,17 @@ def layer_output(network: nn.Module, layer: str, x: Tensor) -> Tensor:
     return pooled(seen[-1])
 
 
+class UpTo(nn.Module):
+    """A network up to a named layer, as a module of its own."""
+
+    def __init__(self, network: nn.Module, layer: str) -> None:
+        super().__init__()
+        self.network, self.layer = network, layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return layer_output(self.network, self.layer, x)
+
+
 def pooled(output: Any) -> Tensor:
     """Return [n, d] of a layer's output: pictures [n, d, h, w] and tokens [n, t, d] are averaged over positions."""
     value: Tensor = output.features if hasattr(output, "features") else output[0] if isinstance(output, (tuple, list)) else output

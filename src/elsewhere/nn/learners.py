@@ -18,7 +18,7 @@ from elsewhere.encoding import Encoder
 from elsewhere.errors import UserError
 from elsewhere.learner import Learner
 from elsewhere.nn.building import build
-from elsewhere.nn.layers import layer_output, pooled
+from elsewhere.nn.layers import UpTo, pooled
 from elsewhere.prediction import ClassPrediction, ValuePrediction
 from elsewhere.run import Run
 from elsewhere.splitting import few_shot, held_out
@@ -152,7 +152,7 @@ class NetworkLearner(Learner[Examples, Prediction]):
         """Return the features before the head, or the output of a layer by name: [n, d]."""
         x = self.inputs(data.inputs, run)
         if layer is not None:
-            return in_batches(_On(self.network_, layer), x, run, output=None)
+            return in_batches(UpTo(self.network_, layer), x, run, output=None)
         return in_batches(_Before(self.network_), x, run, output=None)
 
     def _seen(self, data: Examples, run: Run) -> Examples:
@@ -174,17 +174,6 @@ class _First(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return _first(self.network(x))
-
-
-class _On(nn.Module):
-    """A network up to a named layer."""
-
-    def __init__(self, network: nn.Module, layer: str) -> None:
-        super().__init__()
-        self.network, self.layer = network, layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        return layer_output(self.network, self.layer, x)
 
 
 class _Before(nn.Module):

@@ -14,7 +14,7 @@ from elsewhere.data import Array, Examples
 from elsewhere.errors import UserError
 from elsewhere.identity import content_key, file_key
 from elsewhere.nn.building import build
-from elsewhere.nn.layers import layer_output
+from elsewhere.nn.layers import UpTo
 from elsewhere.nn.learners import NetworkLearner
 from elsewhere.run import Run
 from elsewhere.task import Source
@@ -78,10 +78,9 @@ class LinearProbe(NetworkLearner):
         x = super().raw(inputs, run)
         if self.backbone_ is None:
             return np.asarray(x).reshape(len(x), -1) if x.dtype != np.uint8 else np.asarray(x, np.float32).reshape(len(x), -1) / 255
-        network, layer = self.backbone_, self.layer
-        function = network if layer is None else lambda batch: layer_output(network, layer, batch)
-        key = ["features", network.built, self._weights_key, layer, content_key(np.asarray(x)), run.precision]
-        return run.cached(key, lambda: in_batches(function, x, run, output=None))
+        network = self.backbone_ if self.layer is None else UpTo(self.backbone_, self.layer)
+        key = ["features", self.backbone_.built, self._weights_key, self.layer, content_key(np.asarray(x)), run.precision]
+        return run.cached(key, lambda: in_batches(network, x, run, output=None))
 
     def represent(self, data: Examples, run: Run = Run(), layer: str | None = None) -> Array:
         """Return the features that the head sees, [n, d]."""

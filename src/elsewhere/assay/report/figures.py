@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from scipy.stats import norm
 
 from elsewhere.assay.analysis import UNIT_METRICS, fit_line
-from elsewhere.explainer import Image, plain
+from elsewhere.explainer import plain
 from elsewhere.metrics import reliability_curve
 
 PALETTE = ("#4c6ef5", "#e8590c", "#2f9e44", "#ae3ec9", "#f08c00", "#1098ad", "#e64980", "#66a80f", "#868e96", "#7048e8")
@@ -111,31 +111,6 @@ def over_severity(cells: pd.DataFrame, home: pd.DataFrame, metric: str) -> go.Fi
     figure.update_yaxes(title=plain(metric))
     figure.update_layout(height=340, margin={"t": 30})
     return figure
-
-
-def contact_sheet(pictures: list[np.ndarray], alt: str, zoom: int = 2) -> Image:
-    """Return pictures [channels, height, width] or [height, width] in 0..1 (or bytes) side by side as one PNG."""
-    import io
-
-    from PIL import Image as Picture
-
-    drawn = [_as_rgb(p) for p in pictures]
-    height = max(p.shape[0] for p in drawn)
-    padded = [np.pad(p, ((0, height - p.shape[0]), (1, 1), (0, 0))) for p in drawn]
-    sheet = np.concatenate(padded, axis=1)
-    picture = Picture.fromarray(sheet)
-    factor = zoom if height < 250 else 1
-    buffer = io.BytesIO()
-    picture.resize((sheet.shape[1] * factor, height * factor), Picture.Resampling.NEAREST).save(buffer, "PNG", optimize=True)
-    return Image(buffer.getvalue(), alt)
-
-
-def _as_rgb(picture: np.ndarray) -> np.ndarray:
-    x = np.asarray(picture)
-    x = x[None] if x.ndim == 2 else x
-    x = x if x.dtype == np.uint8 else np.round(255 * np.clip(x, 0, 1)).astype(np.uint8)
-    x = np.repeat(x, 3, axis=0) if x.shape[0] == 1 else x[:3]
-    return np.ascontiguousarray(x.transpose(1, 2, 0))
 
 
 def curves(history: pd.DataFrame, name: str) -> go.Figure:
