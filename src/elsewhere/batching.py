@@ -48,14 +48,22 @@ def batches(data: Examples, run: Run, size: int) -> Callable[[int], Batch]:
     labels = labels.float() if data.classes is None else labels.long()
     weight = optional_column(data, "weight")
     weights = None if weight is None else torch.as_tensor(np.asarray(weight, np.float32))
-    whole = as_tensor(data.inputs) if _small(data.inputs) else None
+    take = taker(data.inputs)
 
     def draw(step: int) -> Batch:
         at = rows(step)
-        x = whole[at] if whole is not None else as_tensor(np.asarray(data.inputs[at.numpy()]))
-        return Batch(x, labels[at], None if weights is None else weights[at], at)
+        return Batch(take(at), labels[at], None if weights is None else weights[at], at)
 
     return draw
+
+
+def taker(inputs: Any) -> Callable[[Tensor], Tensor]:
+    """Return rows -> float32 inputs of these rows. Bytes stay bytes in memory; what is larger than memory allows stays where it is."""
+    if not isinstance(inputs, np.ndarray) or isinstance(inputs, np.memmap) or inputs.size * inputs.itemsize > 4 << 30:
+        as_tensor(inputs[:1])  # tables and texts are refused here
+        return lambda at: as_tensor(np.asarray(inputs[at.numpy()]))
+    whole = torch.from_numpy(inputs) if inputs.dtype == np.uint8 and inputs.flags.writeable else torch.from_numpy(inputs.copy()) if inputs.dtype == np.uint8 else as_tensor(inputs)
+    return lambda at: whole[at].float().div_(255) if whole.dtype == torch.uint8 else whole[at]
 
 
 def order(n: int, run: Run, size: int) -> Callable[[int], Tensor]:
@@ -88,11 +96,6 @@ def as_tensor(inputs: Any) -> Tensor:
     if array.dtype.kind not in "fiub":
         raise UserError(f"inputs of type {array.dtype} are no numbers")
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-
-
-def _small(inputs: Any) -> bool:
-    """Whether the inputs may stand in memory as float32 all at once."""
-    return not isinstance(inputs, np.memmap) and bool(int(np.prod(inputs.shape)) * 4 < 2 << 30)
 
 
 def in_batches(network: Callable[[Tensor], Any], inputs: Any, run: Run, size: int | None = None, output: str | None = "logits") -> Array:

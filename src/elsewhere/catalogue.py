@@ -30,7 +30,7 @@ class Option:
 class Entry:
     """What a name stands for: ``module:attribute`` (a study: ``package:file.toml``), one line of help, options.
 
-    Readers: ``takes``, the endings of the paths they read; ``source``, what makes a source to fit on of a path; ``new``,
+    Readers: ``takes``, the endings of the paths they read ("/": folders); ``source``, what makes a source to fit on of a path; ``new``,
     what makes data of a path for a fitted model (path, what the model remembers). ``target`` makes the task function.
     """
 
@@ -60,6 +60,22 @@ _TABLE_OPTIONS = (
     Option("unlabelled", "flag", "grant half of every domain elsewhere, without labels, to learners that ask for it"),
 )
 
+_FOLDER_OPTIONS = (
+    Option("source", "list", "train in this domain and judge in every other; given twice: each in turn"),
+    Option("protocol", "text", "leave-one-out, one-to-all or past-to-future"),
+    Option("side", "int", "pictures become side × side; default 64"),
+    Option("classes", "text", "same (an error where a domain lacks a class), shared (those that all have) or any"),
+    Option("columns", "text", "a CSV beside the pictures: file, unit, group"),
+    Option("corruptions", "list", "common corruptions of home as stress domains: names, or all"),
+    Option("severities", "list", "of the corruptions, 1 to 5; default 1,3,5"),
+    Option("factors", "text", "a CSV beside the pictures: file, factor1, factor2, …: hold out parts of the grid of factors"),
+    Option("split", "list", "of the factors: random, composition, interpolation, extrapolation; default: each"),
+    Option("kept", "list", "factors that are never held out"),
+    Option("categorical", "list", "factors whose values have no order"),
+    Option("home-share", "float", "share of the source held out as home; default 0.25"),
+    Option("unlabelled", "flag", "grant half of every domain elsewhere, without labels, to learners that ask for it"),
+)
+
 _CATALOGUE: dict[str, dict[str, Entry]] = {
     "learners": {
         "prior": Entry("elsewhere.tables.learners:Prior", "the class shares (or mean) of the source, whatever the input"),
@@ -72,6 +88,15 @@ _CATALOGUE: dict[str, dict[str, Entry]] = {
         "linear-probe": Entry("elsewhere.nn.probe:LinearProbe", "a linear head on frozen features: inputs, principal components, random or published networks"),
         "module": Entry("elsewhere.nn.learners:Module", "any torch module, from Python: wrap(module)"),
         "cnn": Entry("elsewhere.images.learners:Cnn", "a small convolutional network"),
+        "coordconv": Entry("elsewhere.images.learners:CoordConv", "a convolutional network that sees coordinates"),
+        "coordinate-mlp": Entry("elsewhere.images.learners:CoordinateMlp", "a perceptron on each pixel's value and place, averaged"),
+        "rotation-equivariant": Entry("elsewhere.images.learners:RotationEquivariant", "a convolutional network to which quarter turns are the same"),
+        "spatial-transformer": Entry("elsewhere.images.learners:SpatialTransformer", "a convolutional network that first aligns the picture"),
+        "beta-vae": Entry("elsewhere.images.disentanglement:BetaVae", "β-VAE and a read-out of its code"),
+        "ada-gvae": Entry("elsewhere.images.disentanglement:AdaGvae", "Ada-GVAE: weakly supervised by pairs of images, and a read-out"),
+        "slow-vae": Entry("elsewhere.images.disentanglement:SlowVae", "SlowVAE: neighbouring images, sparse steps, and a read-out"),
+        "pcl": Entry("elsewhere.images.disentanglement:Pcl", "permutation-contrastive learning of neighbouring images, and a read-out"),
+        "probe": Entry("elsewhere.learner:Probe", "any encoder with any head on what it represents, in study files: encoder, head"),
         "fine-tune": Entry("elsewhere.images.learners:FineTune", "a published backbone, trained whole or its head alone"),
         "random-direction": Entry("elsewhere.tables.worlds:RandomDirection", "a linear classifier at an angle from the best one, for worlds with a known line"),
         "given": Entry("elsewhere.tables.learners:Given", "a model you already have: a column of its predictions, judged without training"),
@@ -79,6 +104,14 @@ _CATALOGUE: dict[str, dict[str, Entry]] = {
     "tasks": {
         "digits/shifts": Entry("elsewhere.images.tasks:digits_shifts", "scikit-learn's digits, at home and under seven shifts of five severities"),
         "handwriting": Entry("elsewhere.images.tasks:handwriting", "digits of five groups of writers: trained on one, judged on all (data root or the original files)"),
+        "image-folder": Entry("elsewhere.images.folders:image_folder", "a folder of pictures, for study files: path, source or leave_out, side, corruptions"),
+        "sprites": Entry("elsewhere.images.factor_tasks:sprites", "drawn sprites of known factors: random, composition, interpolation, extrapolation"),
+        "rooms": Entry("elsewhere.images.factor_tasks:rooms", "drawn rooms with the factors of Shapes3D, the same four splits"),
+        "dsprites": Entry("elsewhere.images.factor_tasks:dsprites", "dSprites from its published file (data root, or path=)"),
+        "shapes3d": Entry("elsewhere.images.factor_tasks:shapes3d", "Shapes3D from its published file (data root, or path=)"),
+        "mpi3d": Entry("elsewhere.images.factor_tasks:mpi3d", "MPI3D from its published file (data root, or path=)"),
+        "celebglow": Entry("elsewhere.images.factor_tasks:celebglow", "CelebGlow from an array of its images (data root, or path=)"),
+        "factor-table": Entry("elsewhere.images.factor_tasks:factor_table", "a folder of images and a CSV of their factors: folder, table, kept, categorical"),
         "table": Entry("elsewhere.tables.tasks:table", "a table of one's own, for study files: path, predict, domain, and source, leave_out or cut"),
         "penguins": Entry("elsewhere.tables.tasks:penguins", "Palmer penguins: female or male, across species"),
         "heart-hospitals": Entry("elsewhere.tables.tasks:heart_hospitals", "heart disease in four hospitals (data root or the UCI files)"),
@@ -123,6 +156,9 @@ _CATALOGUE: dict[str, dict[str, Entry]] = {
         "heart-hospitals-elsewhere": Entry("elsewhere.studies:heart-hospitals.toml", "trained in Cleveland, used in three other hospitals"),
         "digits-elsewhere": Entry("elsewhere.studies:digits-shifts.toml", "digits rotated, moved, blurred, noisy …: which learner holds, and what labels buy"),
         "handwriting-elsewhere": Entry("elsewhere.studies:handwriting.toml", "five groups of writers, each in turn the source: does home foretell elsewhere?"),
+        "in-domain-generalisation": Entry("elsewhere.studies:in-domain-generalisation.toml", "eight learners on four splits of a factor grid: does any extrapolate? (an evening on 2 cores)"),
+        "controlled-factors": Entry("elsewhere.studies:controlled-factors.toml", "what a network reads off images with new values of known factors"),
+        "rooms-generalisation": Entry("elsewhere.studies:rooms-generalisation.toml", "the same in coloured rooms"),
         "acs-wages-elsewhere": Entry("elsewhere.studies:acs-wages.toml", "trained in California: no gap worth explaining"),
     },
     "networks": {
@@ -131,6 +167,12 @@ _CATALOGUE: dict[str, dict[str, Entry]] = {
         "random-conv": Entry("elsewhere.nn.cnn:random_conv", "random convolution features, never trained: filters, seed"),
         "encoder": Entry("elsewhere.nn.cnn:encoder", "strided convolutions and one layer: width"),
         "decoder": Entry("elsewhere.nn.cnn:decoder", "the mirror of encoder: latent, width"),
+        "vae": Entry("elsewhere.nn.variational:vae", "a variational autoencoder: latent"),
+        "contrast": Entry("elsewhere.nn.variational:contrast", "the network of permutation-contrastive learning: latent"),
+        "coordconv": Entry("elsewhere.nn.geometric:coordconv", "encoder with coordinates as channels: width"),
+        "coordinate-mlp": Entry("elsewhere.nn.geometric:coordinate_mlp", "a perceptron on each pixel and its place: width, depth"),
+        "rotation-equivariant": Entry("elsewhere.nn.geometric:rotation_equivariant", "convolutions equivariant to quarter turns: width"),
+        "spatial-transformer": Entry("elsewhere.nn.geometric:spatial_transformer", "an affine alignment, then encoder: width"),
         "vit": Entry("elsewhere.nn.vit:vit", "a small vision transformer: patch, width, depth, heads"),
         "torchvision": Entry("elsewhere.nn.backbones:torchvision", "torchvision:NAME, a published backbone: side, weights"),
         "timm": Entry("elsewhere.nn.backbones:timm", "timm:NAME, a published backbone: side, weights"),
@@ -143,6 +185,13 @@ _CATALOGUE: dict[str, dict[str, Entry]] = {
             (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".pq"),
             source="elsewhere.tables.fitting:source",
             new="elsewhere.tables.fitting:new_rows",
+        ),
+        "pictures": Entry(
+            "elsewhere.images.folders:read",
+            "a folder of pictures, <domain>/<class>/*.jpg, or with a table of factors beside them",
+            _FOLDER_OPTIONS,
+            ("/",),
+            new="elsewhere.images.folders:new_pictures",
         ),
         "digit-pictures": Entry("elsewhere.images.tasks:new_pictures", "pictures of digits, a file or a folder, for a fitted model", new="elsewhere.images.tasks:new_pictures"),
     },

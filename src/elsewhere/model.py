@@ -165,7 +165,7 @@ def _source(what: Any, reader: str | None, seed: int, options: dict[str, Any]) -
     function = _task_function(what, options)
     if function is not None:
         task = next(iter(function.expand()))(seed)
-        return task.source, {"reader": function.reader, "reads": {}, "task": task, "from": function.label, "classes": _classes(task.source)}, (function.learners or (None,))[-1]
+        return task.source, {"reader": function.reader, "reads": _shape(task.source), "task": task, "from": function.label, "classes": _classes(task.source)}, (function.learners or (None,))[-1]
     name = reader_for(what, reader)
     entry = catalogue.entry("readers", name)
     if not entry.source:
@@ -189,6 +189,12 @@ def _task_function(what: Any, options: Mapping[str, Any]) -> TaskFunction | None
 def _classes(source: Source[Any]) -> list[str] | None:
     classes = getattr(source.train, "classes", None)
     return None if classes is None else [str(c) for c in classes]
+
+
+def _shape(source: Source[Any]) -> dict[str, Any]:
+    """Return the shape of one input, for readers of new pictures."""
+    shape = getattr(getattr(source.train, "inputs", None), "shape", ())
+    return {"shape": [int(s) for s in shape[1:]]} if len(shape) > 2 else {}
 
 
 def _home(task: Task[Any] | None, fitted: Any, run: Run) -> dict[str, Any]:

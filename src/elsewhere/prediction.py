@@ -86,7 +86,7 @@ class ClassPrediction:
 
 @dataclass(frozen=True)
 class ValuePrediction:
-    """Predicted values [n], perhaps with standard deviations [n]."""
+    """Predicted values [n], or [n, d] of d numbers an example; perhaps with standard deviations of the same shape."""
 
     mean: Array
     deviation: Array | None = None
@@ -103,15 +103,17 @@ class ValuePrediction:
     def to_frame(self) -> pd.DataFrame:
         import pandas as pd
 
+        if self.mean.ndim == 2:
+            return pd.DataFrame({f"mean_{k}": self.mean[:, k] for k in range(self.mean.shape[1])})
         frame = pd.DataFrame({"mean": self.mean})
         return frame if self.deviation is None else frame.assign(deviation=self.deviation)
 
 
 def _checked(name: str, value: Any) -> Array:
     array = np.asarray(value)
-    wanted = 2 if name in ("logits", "probabilities") else 1
-    if array.ndim != wanted:
-        raise UserError(f"{name} have shape {array.shape}; expected {'[n, classes]' if wanted == 2 else '[n]'}")
+    wanted = {"logits": (2,), "probabilities": (2,), "mean": (1, 2)}.get(name, (1,))
+    if array.ndim not in wanted:
+        raise UserError(f"{name} have shape {array.shape}; expected {'[n] or [n, d]' if len(wanted) > 1 else '[n, classes]' if wanted == (2,) else '[n]'}")
     if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
         bad = int((~finite).reshape(len(array), -1).any(1).sum())
         raise UserError(f"{bad} of {len(array)} predictions have {name} that are not finite")

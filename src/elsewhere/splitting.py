@@ -18,7 +18,9 @@ def held_out(data: Examples, share: float, rng: np.random.Generator) -> Array:
     its share to within one unit.
     """
     labels = np.asarray(data.labels)
-    if data.classes is None:
+    if labels.ndim > 1:
+        labels = np.zeros(len(data), int)  # several numbers an example: no stratum
+    elif data.classes is None:
         labels = np.digitize(labels, np.quantile(labels, [0.2, 0.4, 0.6, 0.8]))
     unit = data.columns.get("unit", np.arange(len(data)))
     place = data.columns.get("domain", np.zeros(len(data), int))

@@ -159,7 +159,8 @@ def _tasks(what: Any, wanted: Sequence[NamedLearner], reader: str | None, option
 
 
 def _readers_for(text: str) -> list[str]:
-    return [name for name, e in catalogue.entries("readers").items() if any(text.lower().endswith(ending) for ending in e.takes)]
+    path = f"{text.rstrip('/')}/" if Path(text).is_dir() else text
+    return [name for name, e in catalogue.entries("readers").items() if any(path.lower().endswith(ending) for ending in e.takes)]
 
 
 def reader_for(thing: Any, reader: str | None = None) -> str:

@@ -9,6 +9,7 @@ from torch import nn
 
 from elsewhere.data import Examples
 from elsewhere.errors import UserError
+from elsewhere.images.augmentation import Augment, augmented
 from elsewhere.nn.building import build
 from elsewhere.nn.learners import NetworkLearner
 from elsewhere.run import Run
@@ -17,13 +18,17 @@ from elsewhere.task import Source
 
 @dataclass
 class Cnn(NetworkLearner):
-    """A small convolutional network: four 3×3 convolutions and a linear head on the mean over the picture.
+    """A small convolutional network.
 
     The defaults are made for a laptop; ``width=64, stride=1`` is DomainBed's network for digits.
 
     Args:
-        width: channels of the first convolution; the others have twice as many.
-        stride: of the first convolution; 2 costs a quarter.
+        architecture: "small-cnn": four 3×3 convolutions and the mean over the picture, which forgets where things are; "encoder":
+            strided convolutions and a layer that sees every place (the CNN of spec 14); any other network of the catalogue. "auto" takes
+            the first for classes, the second for numbers.
+        width: of small-cnn: channels of the first convolution, the others have twice as many.
+        stride: of small-cnn's first convolution; 2 costs a quarter.
+        augment: what is done to training pictures: "none", "flip", "crop" (with flip), "colour", "randaugment" or "augmix" (with crop and flip).
 
     Examples:
         >>> import numpy as np
@@ -32,14 +37,53 @@ class Cnn(NetworkLearner):
         (4, 32)
     """
 
+    architecture: str = "auto"
     width: int = 16
     stride: int = 2
+    augment: Augment = "none"
     steps: int = 800
     learning_rate: float = 5e-3
 
     def network(self, data: Examples) -> nn.Module:
-        made: nn.Module = build("small-cnn", like=data, width=self.width, stride=self.stride)
+        name = self.architecture if self.architecture != "auto" else "encoder" if data.classes is None else "small-cnn"
+        options: dict[str, Any] = {"width": self.width, "stride": self.stride} if name == "small-cnn" else {}
+        made: nn.Module = build(name, like=data, **options)
         return made
+
+    def training_loss(self, network: Any, batch: Any) -> Any:
+        return super().training_loss(network, batch._replace(inputs=augmented(batch.inputs, self.augment)))
+
+
+@dataclass
+class CoordConv(Cnn):
+    """The strided convolutional network with two more channels, the coordinates (Liu et al. 2018)."""
+
+    architecture: str = "coordconv"
+    learning_rate: float = 5e-4
+
+
+@dataclass
+class CoordinateMlp(Cnn):
+    """A perceptron on each pixel's value and place, averaged over the picture (spec 14, 2.4)."""
+
+    architecture: str = "coordinate-mlp"
+    learning_rate: float = 5e-4
+
+
+@dataclass
+class RotationEquivariant(Cnn):
+    """A convolutional network whose features are the same for a picture and its quarter turns (Cohen & Welling 2016)."""
+
+    architecture: str = "rotation-equivariant"
+    learning_rate: float = 5e-4
+
+
+@dataclass
+class SpatialTransformer(Cnn):
+    """A network that first says an affine map and samples the picture on it (Jaderberg et al. 2015)."""
+
+    architecture: str = "spatial-transformer"
+    learning_rate: float = 5e-4
 
 
 @dataclass
@@ -51,6 +95,7 @@ class FineTune(NetworkLearner):
         weights: a safetensors file, "default" for the hub's, None: random.
         side: pictures are resized to it.
         part: what is trained: "all", or "head" with the backbone frozen.
+        augment: as for ``Cnn``.
         train_mode: with ``part="head"``, leave the backbone in training mode, as the assay's reference does: its batch statistics move.
 
     Examples:
@@ -65,6 +110,7 @@ class FineTune(NetworkLearner):
     side: int | None = None
     part: Literal["all", "head"] = "all"
     train_mode: bool = False
+    augment: Augment = "none"
     steps: int = 500
     learning_rate: float = 5e-4
 
@@ -81,7 +127,7 @@ class FineTune(NetworkLearner):
             raise UserError("train_mode is for part='head': a network trained whole is in training mode anyway")
         return super().fit(source, run)
 
-    def loss(self, network: Any, batch: Any) -> Any:
+    def training_loss(self, network: Any, batch: Any) -> Any:
         if self.part == "head" and not self.train_mode:
             network.body.eval()
-        return super().loss(network, batch)
+        return super().training_loss(network, batch._replace(inputs=augmented(batch.inputs, self.augment)))

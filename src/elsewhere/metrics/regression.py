@@ -12,13 +12,13 @@ from elsewhere.task import Estimate, Metric
 
 
 def squared_error(prediction: ValuePrediction, data: Examples) -> Array:
-    """Return (mean - label)² [n]."""
-    return np.square(prediction.mean - np.asarray(data.labels, float))
+    """Return (mean - label)² [n]; of several numbers an example, their mean."""
+    return _each(np.square(prediction.mean - np.asarray(data.labels, float)))
 
 
 def absolute_error(prediction: ValuePrediction, data: Examples) -> Array:
-    """Return |mean - label| [n]."""
-    return np.abs(prediction.mean - np.asarray(data.labels, float))
+    """Return |mean - label| [n]; of several numbers an example, their mean."""
+    return _each(np.abs(prediction.mean - np.asarray(data.labels, float)))
 
 
 def root_mean_squared_error(prediction: ValuePrediction, data: Examples) -> Estimate:
@@ -32,12 +32,18 @@ def root_mean_squared_error(prediction: ValuePrediction, data: Examples) -> Esti
 def r_squared(prediction: ValuePrediction, data: Examples) -> Estimate:
     """Return 1 - Σ (y - mean)² / Σ (y - ȳ)², ȳ the mean label of this domain."""
     e, w, y = squared_error(prediction, data), weights(data), np.asarray(data.labels, float)
+    if y.ndim > 1:
+        raise Undefined("R² of several numbers at once has no one variance")
     spread = np.square(y - (w * y).mean())
     variance = float((w * spread).mean())
     if variance <= 0:
         raise Undefined("the label is constant")
     ratio = float((w * e).mean()) / variance
     return Estimate(1 - ratio, influence=-w * (e - ratio * spread) / variance)
+
+
+def _each(values: Array) -> Array:
+    return values if values.ndim == 1 else np.asarray(values.mean(1))
 
 
 SQUARED_ERROR = Metric("squared_error", squared_error, higher_is_better=False)

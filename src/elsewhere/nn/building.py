@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch import Tensor, nn
 
 from elsewhere import catalogue
@@ -20,7 +21,7 @@ class Outputs(NamedTuple):
 
 
 class Values(NamedTuple):
-    """What a regressor gives: means [n] and the features [n, width] they are a linear function of."""
+    """What a regressor gives: means [n], or [n, values], and the features [n, width] they are a linear function of."""
 
     mean: Tensor
     features: Tensor
@@ -41,13 +42,14 @@ class Classifier(nn.Module):
 class Regressor(nn.Module):
     """A body and a linear head: ``Values`` of inputs [n, ...]."""
 
-    def __init__(self, body: nn.Module) -> None:
+    def __init__(self, body: nn.Module, values: int | None = None) -> None:
         super().__init__()
-        self.body, self.head = body, nn.Linear(width_of(body), 1)
+        self.body, self.head, self.values = body, nn.Linear(width_of(body), values or 1), values
 
     def forward(self, x: Tensor) -> Values:
         features = self.body(x)
-        return Values(self.head(features)[:, 0], features)
+        mean = self.head(features)
+        return Values(mean if self.values else mean[:, 0], features)
 
 
 def classifier(body: nn.Module, classes: int) -> Classifier:
@@ -55,9 +57,9 @@ def classifier(body: nn.Module, classes: int) -> Classifier:
     return Classifier(body, classes)
 
 
-def regressor(body: nn.Module) -> Regressor:
-    """Put a linear head for one number on a body, which says its ``width``."""
-    return Regressor(body)
+def regressor(body: nn.Module, values: int | None = None) -> Regressor:
+    """Put a linear head for one number (or so many ``values``) on a body, which says its ``width``."""
+    return Regressor(body, values)
 
 
 def width_of(body: nn.Module) -> int:
@@ -68,7 +70,7 @@ def width_of(body: nn.Module) -> int:
     return width
 
 
-def build(name: str, like: Examples | None = None, *, shape: Sequence[int] | None = None, classes: int | None = None, head: bool = True, **options: Any) -> Any:
+def build(name: str, like: Examples | None = None, *, shape: Sequence[int] | None = None, classes: int | None = None, values: int | None = None, head: bool = True, **options: Any) -> Any:
     """Make a network by name: ``mlp``, ``small-cnn``, ``encoder``, ``decoder``, ``vit``, ``torchvision:NAME`` or ``timm:NAME``.
 
     Args:
@@ -76,6 +78,7 @@ def build(name: str, like: Examples | None = None, *, shape: Sequence[int] | Non
         like: examples to read ``shape`` and ``classes`` from.
         shape: of one input, [d] or [channels, height, width].
         classes: number of classes; None: one number (regression).
+        values: so many numbers an example instead of one.
         head: False gives the body alone, features [n, width].
         options: of the builder; JSON values.
 
@@ -93,12 +96,14 @@ def build(name: str, like: Examples | None = None, *, shape: Sequence[int] | Non
     if like is not None:
         shape = shape or [int(s) for s in like.inputs.shape[1:]]
         classes = classes if classes is not None or like.classes is None else len(like.classes)
+        if classes is None and like.labels is not None and np.ndim(like.labels) == 2:
+            values = values or int(like.labels.shape[1])
     if shape is None:
         raise UserError(f"network {name!r} needs the shape of an input")
     body = _body(name, [int(s) for s in shape], options)
-    network: nn.Module = body if not head else regressor(body) if classes is None else classifier(body, classes)
+    network: nn.Module = body if not head else regressor(body, values) if classes is None else classifier(body, classes)
     kept = {k: v for k, v in options.items() if k != "weights"}  # saved weights take the place of those it began with
-    network.built = {"name": name, "shape": [int(s) for s in shape], "classes": classes, "head": head, **kept}
+    network.built = {"name": name, "shape": [int(s) for s in shape], "classes": classes, "head": head, **({"values": values} if values else {}), **kept}
     return network
 
 

@@ -35,13 +35,14 @@ class SmallCnn(nn.Module):
 class ConvEncoder(nn.Module):
     """4×4 convolutions of stride 2 until the side is 4 or less, then a layer of 256: [n, channels, side, side] -> [n, width].
 
-    At 64 × 64: 32, 32, 64, 64 channels, the encoder of Locatello et al. 2019 (appendix, table of architectures).
+    At 64 × 64: 32, 32, 64, 64 channels, the encoder of Locatello et al. 2019 and of spec 14 (whose last 4×4 convolution is this
+    layer); smaller pictures drop the second convolution, larger ones repeat the last.
     """
 
     def __init__(self, channels: int, side: int, width: int = 256) -> None:
         super().__init__()
         self.sides = halvings(side)
-        sizes = [channels, *(32 if k < 2 else 64 for k in range(len(self.sides) - 1))]
+        sizes = [channels, *strided_widths(len(self.sides) - 1)]
         layers: list[nn.Module] = []
         for k, (a, b) in enumerate(pairwise(sizes)):
             layers += [nn.Conv2d(a, b, 4, 2, padding=1 if self.sides[k] % 2 == 0 else 2), nn.ReLU()]
@@ -60,7 +61,7 @@ class ConvDecoder(nn.Module):
     def __init__(self, latent: int, channels: int, side: int, width: int = 256) -> None:
         super().__init__()
         self.sides = halvings(side)
-        sizes = [channels, *(32 if k < 2 else 64 for k in range(len(self.sides) - 1))]
+        sizes = [channels, *strided_widths(len(self.sides) - 1)]
         self.start = (sizes[-1], self.sides[-1], self.sides[-1])
         self.expand = nn.Sequential(nn.Linear(latent, width), nn.ReLU(), nn.Linear(width, sizes[-1] * self.sides[-1] ** 2), nn.ReLU())
         self.layers = nn.ModuleList(nn.ConvTranspose2d(b, a, 4, 2, padding=1) for a, b in reversed(list(pairwise(sizes))))
@@ -72,6 +73,16 @@ class ConvDecoder(nn.Module):
             x = layer(x)[:, :, :side, :side]
             x = x.relu() if k < len(self.layers) - 1 else x
         return x
+
+
+def strided_widths(count: int) -> list[int]:
+    """Return the channels of so many strided convolutions: 32, 32, 64, 64; three of them drop the second.
+
+    Examples:
+        >>> strided_widths(4), strided_widths(3)
+        ([32, 32, 64, 64], [32, 64, 64])
+    """
+    return [32] * max(1, count - 2) + [64] * min(2, count - 1) if count < 5 else [32, 32] + [64] * (count - 2)
 
 
 class RandomConv(nn.Module):
@@ -118,13 +129,13 @@ def random_conv(shape: Sequence[int], filters: int = 64, seed: int = 0) -> Rando
 
 def encoder(shape: Sequence[int], width: int = 256) -> ConvEncoder:
     """Build the convolutional encoder."""
-    channels, side = _square(shape)
+    channels, side = square(shape)
     return ConvEncoder(channels, side, width)
 
 
 def decoder(shape: Sequence[int], latent: int = 10, width: int = 256) -> ConvDecoder:
     """Build the decoder of pictures of a shape from codes of size ``latent``."""
-    channels, side = _square(shape)
+    channels, side = square(shape)
     return ConvDecoder(latent, channels, side, width)
 
 
@@ -135,7 +146,8 @@ def picture(shape: Sequence[int]) -> tuple[int, int, int]:
     return shape[0], shape[1], shape[2]
 
 
-def _square(shape: Sequence[int]) -> tuple[int, int]:
+def square(shape: Sequence[int]) -> tuple[int, int]:
+    """Return channels and side, or raise where the inputs are no square pictures."""
     channels, height, width = picture(shape)
     if height != width:
         raise UserError(f"this network needs square pictures, not {height} × {width}")

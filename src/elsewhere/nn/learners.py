@@ -73,7 +73,7 @@ class NetworkLearner(Learner[Examples, Prediction]):
         data, held = self.prepared(source, run)
         self.network_ = seeded(run, lambda: self.network(data))
         train(
-            Descent(self.network_, self.loss, adam(self.learning_rate, self.weight_decay), self.scheduler(), self.clip, self.accumulate, self.average),
+            Descent(self.network_, self.training_loss, adam(self.learning_rate, self.weight_decay), self.scheduler(), self.clip, self.accumulate, self.average),
             batches(data, run, self.batch),
             run,
             steps=self.steps,
@@ -82,13 +82,19 @@ class NetworkLearner(Learner[Examples, Prediction]):
         )
         return self
 
+    def training_loss(self, network: Any, batch: Batch) -> Tensor:
+        """Return the loss that is descended: the one that is judged, of what training does to a batch (augmentation, say)."""
+        return self.loss(network, batch)
+
     def loss(self, network: Any, batch: Batch) -> Tensor:
         """Return cross-entropy or squared error, weighted by the examples' weights."""
         made = network(batch.inputs)
         if self.classes_ is not None:
             each = functional.cross_entropy(_first(made), batch.labels, reduction="none")
         else:
-            each = (_first(made).reshape(len(batch.labels)) - (batch.labels - self.label_mean_) / self.label_deviation_).square()
+            wanted = (batch.labels - torch.as_tensor(self.label_mean_, device=batch.labels.device)) / self.label_deviation_
+            each = (_first(made).reshape(wanted.shape) - wanted).square()
+            each = each if each.ndim == 1 else each.mean(1)  # several numbers an example
         return each.mean() if batch.weight is None else (each * batch.weight).mean() / self.weight_mean_
 
     def scheduler(self) -> Any:
@@ -108,9 +114,7 @@ class NetworkLearner(Learner[Examples, Prediction]):
             data, held = data.take(~out), data.take(out)
         self.classes_ = None if data.classes is None else len(data.classes)
         self.encoder_ = Encoder().fit(data.inputs) if hasattr(data.inputs, "iloc") else None
-        labels = np.asarray(data.labels, float)
-        deviation = float(labels.std())
-        self.label_mean_, self.label_deviation_ = (0.0, 1.0) if self.classes_ is not None else (float(labels.mean()), deviation if deviation > 0 else 1.0)
+        self.label_mean_, self.label_deviation_ = (0.0, 1.0) if self.classes_ is not None else label_scales(np.asarray(data.labels, float))
         weight = data.columns.get("weight")
         self.weight_mean_ = 1.0 if weight is None else float(np.mean(weight))
         self.center_, self.spread_ = self.scales(self.raw(data.inputs, run))
@@ -145,8 +149,8 @@ class NetworkLearner(Learner[Examples, Prediction]):
         made = in_batches(_First(self.network_), self.inputs(data.inputs, run), run, output=None)
         if self.classes_ is not None:
             return ClassPrediction(logits=made)
-        mean = made.reshape(-1)
-        return ValuePrediction(mean.astype(float) * self.label_deviation_ + self.label_mean_)
+        mean = made.reshape(len(made), *np.shape(self.label_mean_)).astype(float)
+        return ValuePrediction(mean * self.label_deviation_ + self.label_mean_)
 
     def represent(self, data: Examples, run: Run = Run(), layer: str | None = None) -> Array:
         """Return the features before the head, or the output of a layer by name: [n, d]."""
@@ -163,6 +167,13 @@ class NetworkLearner(Learner[Examples, Prediction]):
         labels = torch.as_tensor(np.asarray(held.labels))
         batch = Batch(torch.empty(0), labels.long() if self.classes_ is not None else labels.float(), None, torch.empty(0))
         return float(self.loss(lambda _: torch.from_numpy(made), batch))
+
+
+def label_scales(labels: Array) -> tuple[Any, float]:
+    """Return what is taken from numbers to be learnt, and divided by: the mean (one a column), and one deviation for all columns, so that squared errors keep their weights."""
+    deviation = float(np.sqrt(labels.var(0).mean()))
+    mean: Any = float(labels.mean()) if labels.ndim == 1 else labels.mean(0).astype(np.float32)
+    return mean, deviation if deviation > 0 else 1.0
 
 
 class _First(nn.Module):

@@ -50,7 +50,7 @@ def fit_stacked(learners: Sequence[Any], sources: Sequence[Any], runs: Sequence[
     kept: dict[Any, tuple[Examples, dict[str, Any]]] = {}
     for k, (learner, source, run) in enumerate(zip(learners, sources, runs, strict=True)):
         try:
-            if not stackable(learner):
+            if not stackable(learner) or np.ndim(source.train.labels) > 1:
                 found[k] = learner.fit(source, run)
                 continue
             data = _prepared(learner, source, run, kept)

@@ -1,0 +1,296 @@
+"""Folders of pictures: ``photos/<domain>/<class>/*.jpg``, each domain in turn left out or the source (DomainBed's layout)."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from elsewhere.data import Array, Examples, listed
+from elsewhere.errors import UserError, did_you_mean
+from elsewhere.images.corruptions import SEVERITIES, checked, corrupt
+from elsewhere.images.pictures import ENDINGS, decoded
+from elsewhere.metrics import classification_metrics
+from elsewhere.run import Run
+from elsewhere.splitting import held_out
+from elsewhere.task import Domain, Source, Task, TaskFunction, task
+
+LEARNERS = ("prior", "linear-probe:backbone=random-conv", "cnn")
+FINDINGS = ("shift-decomposition",)
+HOME_SHARE = VALIDATION_SHARE = 0.1
+PROTOCOLS = ("leave-one-out", "one-to-all")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What a folder of domains holds: one path, class code and domain a picture, and columns told beside it."""
+
+    paths: tuple[Path, ...]
+    labels: Array
+    place: Array
+    classes: tuple[str, ...]
+    columns: Mapping[str, Array]
+
+    @property
+    def domains(self) -> list[str]:
+        return sorted(set(self.place.tolist()))
+
+    def missing(self) -> dict[str, list[str]]:
+        """Return domain -> the classes of which it has no picture."""
+        told = {d: sorted(set(self.classes) - {self.classes[k] for k in np.unique(self.labels[self.place == d])}) for d in self.domains}
+        return {d: names for d, names in told.items() if names}
+
+
+def scan(path: str | os.PathLike[str], columns: str | None = None) -> Folder:
+    """List ``<domain>/<class>/`` folders of pictures; ``columns`` is a CSV ``file, unit, group, …`` beside them.
+
+    Raises:
+        UserError: no picture lies two folders deep, or the table does not fit the files.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise UserError(f"{path} is no folder")
+    found = sorted(p for p in root.glob("*/*/*") if p.suffix.lower() in ENDINGS and not p.name.startswith("."))
+    if not found:
+        raise UserError(f"{path} holds no pictures as <domain>/<class>/<file> ({', '.join(ENDINGS)}); a folder with a table of factors needs --factors TABLE")
+    names = sorted({p.parent.name for p in found})
+    code = {name: k for k, name in enumerate(names)}
+    labels = np.array([code[p.parent.name] for p in found])
+    return Folder(tuple(found), labels, np.array([p.parent.parent.name for p in found]), tuple(names), _columns(root, columns, found))
+
+
+def _columns(root: Path, table: str | None, files: Sequence[Path]) -> dict[str, Array]:
+    if table is None:
+        return {}
+    try:
+        with (root / table).open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise UserError(f"cannot read {root / table}: {error.strerror}") from error
+    if not rows or "file" not in rows[0]:
+        raise UserError(f"{root / table} needs a header with file, and rows")
+    by = {row["file"]: row for row in rows}
+    told = [by.get(str(f.relative_to(root))) for f in files]
+    if absent := [str(f.relative_to(root)) for f, row in zip(files, told, strict=True) if row is None]:
+        raise UserError(f"{table} has no row for {len(absent)} of {len(files)} pictures, first {absent[0]}")
+    return {name: np.array([row[name] for row in told if row is not None]) for name in rows[0] if name != "file"}
+
+
+@lru_cache(maxsize=2)
+def _folder(path: str, side: int, columns: str | None, mark: int) -> tuple[Folder, Array]:
+    found = scan(path, columns)
+    return found, decoded(found.paths, side)
+
+
+@task("image-folder", files=("path", "columns"), learners=LEARNERS, reader="pictures")
+def image_folder(
+    seed: int = 0,
+    path: str = ".",
+    source: str | None = None,
+    leave_out: str | None = None,
+    side: int = 64,
+    classes: str = "same",
+    columns: str | None = None,
+    corruptions: str | Sequence[str] = (),
+    severities: int | Sequence[int] = SEVERITIES,
+    home_share: float = HOME_SHARE,
+    unlabelled: bool = False,
+) -> Task[Examples]:
+    """A folder of pictures by domain and class: 80 % of each domain to train on, 10 % to stop by, 10 % to be judged on.
+
+    Args:
+        seed: of the split.
+        path: the folder.
+        source: train on this domain alone; with ``leave_out`` on all others; with neither the first.
+        leave_out: judge this domain, which is in no way trained on.
+        side: pictures become side × side.
+        classes: "same": an error where a domain lacks a class; "shared": only classes that all domains have; "any": as they are.
+        columns: a CSV beside the folders, ``file, unit, group``: units are never on both sides of a split.
+        corruptions: names of common corruptions, or "all": the pictures held out as home, corrupted, are stress domains.
+        severities: of these.
+        home_share: of each domain that is judged, and again to stop by.
+        unlabelled: grant the other domains' training parts without labels.
+    """
+    found, images = _folder(os.fspath(path), side, columns, os.stat(path).st_mtime_ns)
+    kept = _kept_classes(found, classes)
+    names = tuple(found.classes[k] for k in kept)
+    rows = np.flatnonzero(np.isin(found.labels, kept))
+    labels = np.searchsorted(kept, found.labels[rows])
+    ids = np.array([str(p.relative_to(path)) for p in found.paths])[rows]
+    whole = Examples(images[rows] if len(rows) < len(images) else images, labels, {"id": ids, "domain": found.place[rows], **{k: v[rows] for k, v in found.columns.items()}}, names)
+    return domains_task(whole, seed, source, leave_out, corruptions, severities, home_share, unlabelled)
+
+
+def domains_task(
+    whole: Examples,
+    seed: int = 0,
+    source: str | None = None,
+    leave_out: str | None = None,
+    corruptions: str | Sequence[str] = (),
+    severities: int | Sequence[int] = SEVERITIES,
+    home_share: float = HOME_SHARE,
+    unlabelled: bool = False,
+) -> Task[Examples]:
+    """Return the task of pictures with a ``domain`` column: one to many, or one left out. Arguments as for ``image_folder``."""
+    place, run = np.asarray(whole.column("domain")), Run(seed)
+    everywhere = sorted(set(place.tolist()))
+    for name in (source, leave_out):
+        if name is not None and name not in everywhere:
+            raise UserError(f"there is no domain {name!r}{did_you_mean(name, everywhere)}")
+    if len(everywhere) < 2:
+        raise UserError(f"the task has 1 domain, {everywhere[0]!r}; an assay needs a source and at least 1 other")
+    if not 0 < home_share < 0.5:
+        raise UserError(f"the home share must lie between 0 and a half, not {home_share}")
+    at_home = [d for d in everywhere if d != leave_out] if leave_out is not None else [source or everywhere[0]]
+    parts = {name: _parts(whole.take(np.flatnonzero(place == name)), home_share, run, name) for name in everywhere}
+    train, stop, test = (_joined([parts[d][k] for d in at_home]) for k in range(3))
+    home = Domain("home" if len(at_home) > 1 else at_home[0], test, "home")
+    others = [d for d in everywhere if d not in at_home]
+    stress = stress_domains(test, corruptions, severities, seed)
+    granted = {d: parts[d][0].unlabelled() for d in others} if unlabelled else {}
+    domains = [home, *stress, *(Domain(d, parts[d][2]) for d in others)]
+    return Task(Source(train, stop, granted), domains, classification_metrics("group" in whole.columns), FINDINGS)
+
+
+def _parts(data: Examples, share: float, run: Run, name: str) -> tuple[Examples, Examples, Examples]:
+    """Return train, validation and test of one domain, stratified by class; units stay whole."""
+    test = held_out(data, share, run.rng(f"split {name}"))
+    rest = data.take(np.flatnonzero(~test))
+    stop = held_out(rest, share / (1 - share), run.rng(f"validation split {name}"))
+    if not test.any() or not stop.any() or stop.all():
+        raise UserError(f"{name} has {len(data)} pictures, too few to hold out {share:.0%} of them")
+    return rest.take(np.flatnonzero(~stop)), rest.take(np.flatnonzero(stop)), data.take(np.flatnonzero(test))
+
+
+def _joined(parts: Sequence[Examples]) -> Examples:
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    columns = {k: np.concatenate([p.columns[k] for p in parts]) for k in first.columns}
+    return Examples(np.concatenate([np.asarray(p.inputs) for p in parts]), np.concatenate([np.asarray(p.labels) for p in parts]), columns, first.classes)
+
+
+def stress_domains(home: Examples, corruptions: str | Sequence[str], severities: int | Sequence[int], seed: int) -> list[Domain[Examples]]:
+    """Return a stress domain for each corruption and severity of the pictures held out as home; corrupted once, when asked for."""
+    names, levels = checked(corruptions, severities)
+
+    def corrupted(name: str, severity: int) -> Callable[[], Examples]:
+        @cache
+        def make() -> Examples:
+            index = np.arange(len(home))
+            return Examples(corrupt(home.inputs, name, severity, seed, index), home.labels, home.columns, home.classes)
+
+        return make
+
+    return [Domain(f"{name} {s}", corrupted(name, s), "stress", {"corruption": name, "severity": s}) for name in names for s in levels]
+
+
+def _kept_classes(found: Folder, classes: str) -> Array:
+    everything = np.arange(len(found.classes))
+    if classes not in ("same", "shared", "any"):
+        raise UserError(f"classes must be same, shared or any, not {classes!r}")
+    missing = found.missing()
+    if not missing or classes == "any":
+        return everything
+    if classes == "same":
+        told = "; ".join(f"{d} has no {', '.join(names[:5])}{' …' if len(names) > 5 else ''}" for d, names in list(missing.items())[:5])
+        raise UserError(f"the domains have different classes: {told}. Say --classes shared to keep those that all have, or --classes any")
+    gone = {name for names in missing.values() for name in names}
+    kept = np.array([k for k in everything if found.classes[k] not in gone], int)
+    if len(kept) < 2:
+        raise UserError(f"the domains share {len(kept)} classes; at least 2 are needed")
+    return kept
+
+
+# --- the reader -----------------------------------------------------------------------------------------------------
+
+
+def read(
+    path: str,
+    source: Sequence[str] = (),
+    protocol: str | None = None,
+    side: int = 64,
+    classes: str = "same",
+    columns: str | None = None,
+    corruptions: Sequence[str] = (),
+    severities: Sequence[str] = (),
+    home_share: float | None = None,
+    unlabelled: bool = False,
+    factors: str | None = None,
+    split: Sequence[str] = (),
+    kept: Sequence[str] = (),
+    categorical: Sequence[str] = (),
+) -> TaskFunction:
+    """Return the task function of a folder of pictures; with ``factors``, of a table of factors beside them.
+
+    Raises:
+        UserError: the folder holds no domains of pictures, or an option does not go with it.
+    """
+    if factors is not None:
+        return _factor_reader(path, factors, side, split, kept, categorical)
+    if split or kept or categorical:
+        raise UserError("--split, --kept and --categorical go with --factors TABLE")
+    found = scan(path, columns)
+    if len(found.domains) < 2:
+        raise UserError(f"the task has 1 domain, {found.domains[0]!r}; an assay needs a source and at least 1 other")
+    if protocol is not None and protocol not in PROTOCOLS:
+        raise UserError(f"no protocol {protocol!r}{did_you_mean(protocol, PROTOCOLS)}")
+    if source and protocol == "leave-one-out":
+        raise UserError("--source goes with --protocol one-to-all, not leave-one-out")
+    wanted = listed(source, found.domains)
+    for name in wanted:
+        if name not in found.domains:
+            raise UserError(f"there is no domain {name!r}{did_you_mean(name, found.domains)}")
+    _kept_classes(found, classes)
+    names, levels = checked(listed(corruptions, ()), [_whole(s) for s in listed(severities, ())] or SEVERITIES)
+    told: dict[str, Any] = {"path": os.fspath(path), "side": side}
+    given = {"classes": (classes, "same"), "columns": (columns, None), "unlabelled": (unlabelled, False), "home_share": (home_share, None)}
+    told |= {k: v for k, (v, default) in given.items() if v != default}
+    told |= {"corruptions": list(names), "severities": list(levels)} if names else {}
+    one = bool(wanted) or protocol == "one-to-all"
+    choices = {"source": wanted or found.domains} if one else {"leave_out": found.domains}
+    name = Path(path).resolve().name or "pictures"
+    counts = ", ".join(f"{d} {int((found.place == d).sum()):,}" for d in found.domains[:12])
+    summary = f"{len(found.paths):,} pictures of {len(found.classes)} classes: {', '.join(found.classes[:8])}{' …' if len(found.classes) > 8 else ''}\ndomains: {counts}"
+    return TaskFunction(name, image_folder.make, choices, files=("path", "columns"), options=told, learners=LEARNERS, summary=summary, reader="pictures")
+
+
+def _whole(text: str) -> int:
+    if not text.isdigit():
+        raise UserError(f"severities are numbers from 1 to 5, not {text!r}")
+    return int(text)
+
+
+def _factor_reader(path: str, factors: str, side: int, split: Sequence[str], kept: Sequence[str], categorical: Sequence[str]) -> TaskFunction:
+    from elsewhere.images import factor_tasks
+    from elsewhere.images.factors import SPLITS
+
+    kinds = listed(split, ()) or list(SPLITS)
+    for kind in kinds:
+        if kind not in SPLITS:
+            raise UserError(f"no split {kind!r}{did_you_mean(kind, SPLITS)}")
+    told = {"folder": os.fspath(path), "table": factors, "side": side, "kept": listed(kept, ()), "categorical": listed(categorical, ())}
+    made = factor_tasks.factor_table.bind(**{k: v for k, v in told.items() if v})
+    return TaskFunction(**{**vars(made), "name": Path(path).resolve().name, "choices": {"split": kinds}, "shown": ()})
+
+
+def new_pictures(path: str | os.PathLike[str], about: Mapping[str, Any]) -> Examples:
+    """Return pictures, one file or a folder of them, in the size that a fitted model knows."""
+    place = Path(path)
+    if not place.exists():
+        raise UserError(f"there is no file or folder {path}")
+    files = sorted(p for p in place.rglob("*") if p.suffix.lower() in ENDINGS) if place.is_dir() else [place]
+    if not files:
+        raise UserError(f"{path} holds no pictures ({', '.join(ENDINGS)})")
+    shape = list(about.get("shape") or [])
+    images = decoded(files, int(shape[-1]) if shape else None)
+    if shape and images.shape[1] != shape[0]:
+        images = np.repeat(images, 3, axis=1) if shape[0] == 3 else np.round(images.mean(1, keepdims=True)).astype(np.uint8)
+    names = [str(f.relative_to(place)) if place.is_dir() else f.name for f in files]
+    return Examples(images, None, {"id": np.array(names)})
