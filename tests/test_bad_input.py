@@ -203,9 +203,9 @@ def test_files_that_are_not_what_they_say(run: Run) -> None:
         ("cannot read empty.parquet", "empty.parquet"),
         ("is a folder", "folder.csv"),
         ("no reader takes the file photo.jpg", "photo.jpg"),
-        ("no reader takes the folder photos", "photos"),
+        ("photos is a folder", "photos"),
         ("there is no file missing.csv", "missing.csv"),
-        ("no reader takes the folder", "."),
+        ("is a folder", "."),
     ):
         assert_told(run, told, "assay", path, *BASE)
 
@@ -290,7 +290,7 @@ def test_more_command_lines(run: Run, people: Path) -> None:
         ("holds no study", ["explain", "nowhere"]),
         ("is not empty and holds no study", ["assay", "penguins", "--out", "other"]),
         ("download", ["assay", "heart-hospitals", "--data", "other"]),
-        ("studies are .toml", ["assay", "other", *BASE]),
+        ("other is a folder, and reader", ["assay", "other", *BASE]),
     ):
         assert_told(run, told, *arguments)
 

@@ -26,13 +26,14 @@ class Batch(NamedTuple):
     rows: Tensor
 
 
-def batches(data: Examples, run: Run, size: int) -> Callable[[int], Batch]:
+def batches(data: Examples, run: Run, size: int, stream: str = "batches") -> Callable[[int], Batch]:
     """Return step -> ``Batch`` of ``size`` examples: epochs without replacement, each in an order of its own, without a short last batch.
 
     Args:
         data: inputs are numbers [n, ...] (pictures as uint8 become 0..1), labels codes or values; a ``weight`` column is passed on.
         run: its seed draws the orders.
         size: examples a batch.
+        stream: of the run's randomness.
 
     Examples:
         >>> draw = batches(Examples(np.arange(6.0)[:, None], np.arange(6)), Run(0), 4)
@@ -43,7 +44,7 @@ def batches(data: Examples, run: Run, size: int) -> Callable[[int], Batch]:
         raise UserError("the data have no labels to train on")
     if size < 1:
         raise UserError(f"a batch needs at least 1 example, not {size}")
-    rows = order(len(data), run, size)
+    rows = order(len(data), run, size, stream)
     labels = torch.as_tensor(np.asarray(data.labels))
     labels = labels.float() if data.classes is None else labels.long()
     weight = optional_column(data, "weight")
@@ -66,8 +67,8 @@ def taker(inputs: Any) -> Callable[[Tensor], Tensor]:
     return lambda at: whole[at].float().div_(255) if whole.dtype == torch.uint8 else whole[at]
 
 
-def order(n: int, run: Run, size: int) -> Callable[[int], Tensor]:
-    """Return step -> the ``size`` rows of ``n`` that the step sees."""
+def order(n: int, run: Run, size: int, stream: str = "batches") -> Callable[[int], Tensor]:
+    """Return step -> the ``size`` rows of ``n`` that the step sees; ``stream`` names the randomness that orders them."""
     if n < 1:
         raise UserError("there are no examples to train on")
     kept: dict[int, Tensor] = {}
@@ -76,7 +77,7 @@ def order(n: int, run: Run, size: int) -> Callable[[int], Tensor]:
         if number not in kept:
             while len(kept) > 1:
                 kept.pop(min(kept))
-            kept[number] = torch.from_numpy(run.rng(f"batches {number}").permutation(n))
+            kept[number] = torch.from_numpy(run.rng(f"{stream} {number}").permutation(n))
         return kept[number]
 
     def rows(step: int) -> Tensor:

@@ -30,7 +30,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         "; did you mean 'state'?"
     """
     names = [str(k) for k in known]
-    close = get_close_matches(str(name), names, n=1) or [k for k in names if k.lower() == str(name).lower()]
+    letters = sorted(str(name))
+    close = sorted(get_close_matches(str(name), names, n=3), key=lambda k: sorted(k) != letters)  # letters exchanged come first
+    close = close or [k for k in names if k.lower() == str(name).lower()]
     if close:
         return f"; did you mean {close[0]!r}?"
     shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")

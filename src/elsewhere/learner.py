@@ -42,6 +42,10 @@ class Learner(Generic[D, P]):
         """Columns of the data that it reads beside the inputs."""
         return ()
 
+    def refuses(self, source: Source[D]) -> str | None:
+        """Return why it cannot train on a source of the type it accepts (too few domains, say), or None; asked while planning."""
+        return None
+
     def fit(self, source: Source[D], run: Run = Run()) -> Self:
         raise NotImplementedError(f"{type(self).__name__} has no fit")
 
@@ -109,6 +113,9 @@ class Probe(Learner[Any, Any]):
     @property
     def reads(self) -> tuple[str, ...]:
         return (*self.encoder.reads, *self.head.reads)
+
+    def refuses(self, source: Source[Any]) -> str | None:
+        return self.encoder.refuses(source)
 
     def fit(self, source: Source[Any], run: Run = Run()) -> Self:
         import copy

@@ -179,13 +179,14 @@ def reader_for(thing: Any, reader: str | None = None) -> str:
     return names[0]
 
 
-def reader_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
+def reader_options(name: str, options: dict[str, Any], thing: Any = None) -> dict[str, Any]:
     """Return the options of a reader, checked; one value of a list is a list of one."""
     entry = catalogue.entry("readers", name)
     known_options = {o.name.replace("-", "_") for o in entry.options}
     for option in options:
         if option not in known_options:
-            raise UserError(f"reader {name!r} has no option {option!r}{did_you_mean(option, known_options)}")
+            folder = f"{thing} is a folder, and " if isinstance(thing, (str, os.PathLike)) and Path(thing).is_dir() else ""
+            raise UserError(f"{folder}reader {name!r} has no option {option!r}{did_you_mean(option, known_options)}")
     kinds = {o.name.replace("-", "_"): o.type for o in entry.options}
     return {k: [v] if kinds[k] == "list" and isinstance(v, str) else v for k, v in options.items()}
 
@@ -195,7 +196,7 @@ def _read(thing: Any, wanted: Sequence[NamedLearner], reader: str | None, option
     entry = catalogue.entry("readers", name)
     if not entry.takes:
         raise UserError(f"reader {name!r} only reads new data for a fitted model")
-    listed = reader_options(name, options)
+    listed = reader_options(name, options, thing)
     carried = [c for n in wanted for c in n.learner.reads]
     if carried:
         listed["carried"] = carried

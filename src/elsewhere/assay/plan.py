@@ -75,7 +75,7 @@ def refuses(learner: Learner[Any, Any], source: Source[Any]) -> str | None:
         return f"it needs {learner.accepts.__name__}, and the data are {type(source.train).__name__}"
     if learner.sees_unlabelled and not source.unlabelled:
         return "it needs unlabelled data of other domains, which this task does not grant"
-    return None
+    return learner.refuses(granted(source, learner))
 
 
 def fit_for(learner: Learner[Any, Any], data: Any) -> Any:
@@ -132,10 +132,21 @@ def pilot(study: Study, rows: int = 1000) -> float:
     return total * len(study.tasks)
 
 
-def _shortened(learner: Any, times_the_rows: float, steps: int = 20) -> tuple[Any, float]:
-    """Return a learner that is quick to try, and by how much the real one takes longer: by rows, or by steps where it has them."""
-    length = getattr(learner, "steps", 0)
-    if isinstance(learner, Learner) and is_dataclass(learner) and {"steps", "batch"} <= {f.name for f in fields(learner)} and length > steps:
-        shorter: Any = replace(learner, steps=steps)
-        return shorter, length / steps
-    return learner, times_the_rows
+def _shortened(learner: Any, times_the_rows: float) -> tuple[Any, float]:
+    """Return a learner that is quick to try, and by how much the real one takes longer: by rows, or by steps where it or a part of it has them."""
+    counts: list[tuple[int, int]] = []
+    shorter = _short(learner, counts)
+    return (shorter, sum(n for n, _ in counts) / sum(n for _, n in counts)) if counts else (learner, times_the_rows)
+
+
+def _short(learner: Any, counts: list[tuple[int, int]], steps: int = 20) -> Any:
+    """Return a copy with few steps, in its parts too; steps before and after are added to ``counts``."""
+    if not isinstance(learner, Learner) or not is_dataclass(learner):
+        return learner
+    told = {f.name: getattr(learner, f.name) for f in fields(learner) if f.init}
+    changed = {k: _short(v, counts) for k, v in told.items() if isinstance(v, Learner)}
+    if {"steps", "batch"} <= set(told) and told["steps"] > steps:
+        counts.append((told["steps"], steps))
+        changed["steps"] = steps
+    made: Any = replace(learner, **changed) if changed else learner
+    return made

@@ -41,9 +41,9 @@ def keep(result: Result) -> None:
         for domain in task.domains[: MOST_SHEETS - len(sheets)]:
             data = domain.load()
             if is_picture(data):
-                shown = [np.asarray(data.preview(row)) for row in range(min(PICTURES, len(data)))]
+                shown = [np.asarray(data.preview(int(row))) for row in np.unique(np.linspace(0, len(data) - 1, PICTURES).round())]
                 name = domain.name + (f" ({trial.task})" if len(first) > 1 else "")
-                image = contact_sheet(shown, f"The first {len(shown)} examples of {name}")
+                image = contact_sheet(shown, f"{len(shown)} examples of {name}")
                 sheets.append({"name": name, "alt": image.alt, "png": base64.b64encode(bytes(image.content)).decode()})  # type: ignore[arg-type]
     if sheets:
         write_whole(result.folder / FILE, json.dumps(sheets).encode())

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from elsewhere import catalogue
-from elsewhere.assay import analysis, engine
+from elsewhere.assay import analysis, engine, statistics
 from elsewhere.assay.expectation import Verdict, paired_error
 from elsewhere.assay.judge import predict
 from elsewhere.assay.plan import Trial
@@ -139,6 +139,37 @@ class Result:
         """Return which measure at home foretells ``metric`` elsewhere, best first."""
         name = metric or self.headline
         return self._once(("predictors", name), lambda: analysis.predictors(self.scores(), name))
+
+    def correlations(self, rows: str = "home", columns: str = "there", given: str | None = None) -> pd.DataFrame:
+        """Return how each measure at home (or there) goes with each elsewhere: rank correlation within each pair, median and interval over pairs; ``given``: beyond that measure at home."""
+        return self._once(("correlations", rows, columns, given), lambda: statistics.correlations(self.scores(), rows, columns, given))
+
+    def loadings(self) -> pd.DataFrame:
+        """Return how many things the measures measure: loadings of a factor analysis."""
+        return self._once("loadings", lambda: statistics.factor_loadings(self.scores()))
+
+    def choices(self) -> list[str]:
+        """Return the fields of learners that have several values here."""
+        return statistics.choices(self.scores())
+
+    def helps(self, choice: str, metric: str | None = None) -> pd.DataFrame:
+        """Return what each level of a choice gains elsewhere over the first, paired with trials that agree in all else."""
+        name = metric or self.headline
+        return self._once(("helps", choice, name), lambda: statistics.helps(self.scores(), choice, name))
+
+    def shares(self, metric: str | None = None) -> pd.DataFrame:
+        """Return the share of the variance elsewhere that each choice explains."""
+        name = metric or self.headline
+        return self._once(("shares", name), lambda: statistics.variance_shares(self.scores(), name))
+
+    def choose(self, by: str, metric: str | None = None) -> pd.DataFrame:
+        """Return the trial that a measure at home picks for each task, seed and domain, its value there and its regret."""
+        return statistics.chosen(self.scores(), metric or self.headline, by)
+
+    def regrets(self, metric: str | None = None) -> pd.DataFrame:
+        """Return what choosing by each measure at home costs elsewhere."""
+        name = metric or self.headline
+        return self._once(("regrets", name), lambda: statistics.regrets(self.scores(), name))
 
     def _once(self, key: Any, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """Return a table computed once for this object; callers get a copy of their own."""

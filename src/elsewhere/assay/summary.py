@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from elsewhere.assay.result import Result
 
 MOST = 6  # domains written about one by one
+MOST_ADVISED = 20_000  # trials
 
 
 def summary(result: Result) -> list[str]:
@@ -24,7 +26,7 @@ def summary(result: Result) -> list[str]:
     if not len(away(result._of(None))):
         return ["No domain elsewhere was judged: nothing can be said about holding there.", *_missing(result)]
     ranking = result.ranking()
-    return [*_pick(ranking, metric), *_domains(result, str(ranking.learner.iloc[0]), metric), *_foretells(result, metric), *_missing(result)]
+    return [*_pick(ranking, metric), *_domains(result, str(ranking.learner.iloc[0]), metric), *_foretells(result, metric), *_advice(result, metric), *_missing(result)]
 
 
 def _pick(ranking: pd.DataFrame, metric: str) -> list[str]:
@@ -100,6 +102,70 @@ def _foretells(result: Result, metric: str) -> list[str]:
     if top.rho > 0.5 and top.low > 0:
         return [f"Of the measures at home, {top['home measure']} foretells {metric} elsewhere best: {told}."]
     return [f"No measure at home foretells {metric} elsewhere well; the best is {top['home measure']}: {told}."]
+
+
+def _advice(result: Result, metric: str) -> list[str]:
+    """Say what helps and how to choose, only where the numbers of this result say it beyond doubt (spec 01, 2.6.8)."""
+    if len(result.trials()) > MOST_ADVISED:
+        return []
+    return [*_told(lambda: _little_said(result, metric)), *_told(lambda: _helping(result, metric)), *_told(lambda: _choosing(result, metric)), *_told(lambda: _calibrated(result))]
+
+
+def _told(make: Callable[[], list[str]]) -> list[str]:
+    try:
+        return make()
+    except UserError:
+        return []
+
+
+def _little_said(result: Result, metric: str) -> list[str]:
+    """Name the pairs where better at home does not mean better there."""
+    pairs = result.pairs()
+    poor = pairs[(pairs.rho_low < 0.3) & (pairs.rho < 0.3) & (pairs.trials >= ENOUGH)].sort_values("rho")
+    if not len(poor) or len(pairs) < 2:
+        return []
+    row = poor.iloc[0]
+    more = f" (and on {len(poor) - 1} more of {len(pairs)} pairs)" if len(poor) > 1 else ""
+    return [f"On {row.domain} ({row.task}), {metric} at home says little: rank correlation {row.rho:.2f} [{row.rho_low:.2f}, {row.rho_high:.2f}]{more}."]
+
+
+def _helping(result: Result, metric: str) -> list[str]:
+    said = []
+    for choice in result.choices()[:8]:
+        table = result.helps(choice)
+        sure = table[(table["gain low"] > 0) | (table["gain high"] < 0)]
+        if not len(sure) or int(table.pairs.max()) < 2:
+            continue
+        row = sure.iloc[int(sure.gain.abs().to_numpy().argmax())]
+        robust, low, high = "", *sorted((abs(row["gain low"]), abs(row["gain high"])))
+        if row["at fixed home low"] > 0 or row["at fixed home high"] < 0:
+            robust = f", {'more' if row['at fixed home'] > 0 else 'less'} than its {metric} at home foretells ({row['at fixed home']:+.2f})"
+        said.append(f"{choice} {row['to']} instead of {row['from']} {'gains' if row.gain > 0 else 'loses'} {abs(row.gain):.2f} [{low:.2f}, {high:.2f}] of {metric} elsewhere{robust}.")
+    return said[:3]
+
+
+def _choosing(result: Result, metric: str) -> list[str]:
+    if result.trials().groupby("task").size().max() < ENOUGH:
+        return []
+    table = result.regrets().set_index("by")
+    name = f"{metric} at home"
+    if name not in table.index or "at random" not in table.index or table.pairs.max() < 2:
+        return []
+    row, chance = table.loc[name], table.loc["at random"]
+    if row.high < chance.low:
+        return [f"Choosing by {name} costs {row.regret:.2f} [{row.low:.2f}, {row.high:.2f}] of {metric} elsewhere against the best trial there; choosing at random would cost {chance.regret:.2f}."]
+    if row.low > 0.02:
+        return [f"Choosing by {name} is no better than choosing at random beyond doubt: it costs {row.regret:.2f} [{row.low:.2f}, {row.high:.2f}] of {metric} elsewhere."]
+    return []
+
+
+def _calibrated(result: Result) -> list[str]:
+    table = result.correlations()
+    row = table[(table.measure == "ece") & (table["with"] == "ece")]
+    if not len(row) or int(row.pairs.iloc[0]) < 4 or not row.high.iloc[0] < 0.5:
+        return []
+    one = row.iloc[0]
+    return [f"Calibration at home does not stay elsewhere: rank correlation {one.rho:.2f} [{one.low:.2f}, {one.high:.2f}] over {int(one.pairs)} pairs."]
 
 
 def _two(value: float) -> float:

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from elsewhere.batching import in_batches, order, taker
 from elsewhere.data import Array, Examples
@@ -72,17 +72,7 @@ class Encoding(Learner[Examples, Prediction]):
         """Return the mean of each code, never a sample: [n, latent]."""
         if self.head is not None:
             return self.probe_.represent(data, run)
-        return in_batches(_Mean(self.network_), data.inputs, run, output=None)
-
-
-class _Mean(nn.Module):
-    def __init__(self, network: Any) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        mean: Tensor = self.network.posterior(x).mean
-        return mean
+        return in_batches(v.MeanCode(self.network_), data.inputs, run, output=None)
 
 
 class PairEncoding(Encoding):

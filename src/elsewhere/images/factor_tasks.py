@@ -79,7 +79,16 @@ def _split(world: World, kind: str, fraction: float) -> Split:
 
 
 @task("sprites", choices=CHOICES, learners=LEARNERS, reader="pictures")
-def sprites(seed: int = 0, split: str = "extrapolation", resolution: int = 32, whole: bool = False, orientations: int | None = None, fraction: float | None = None, train_images: int | None = None, full: bool = False) -> Task[FactorImages]:  # fmt: skip
+def sprites(
+    seed: int = 0,
+    split: str = "extrapolation",
+    resolution: int = 32,
+    whole: bool = False,
+    orientations: int | None = None,
+    fraction: float | None = None,
+    train_images: int | None = None,
+    full: bool = False,
+) -> Task[FactorImages]:
     """Sprites drawn as in dSprites: 46,080 images of 32 × 32 (``whole``: dSprites' own 737,280)."""
     return factor_task(worlds.sprites(resolution, whole, orientations), split, seed, fraction=fraction, train_images=train_images, full=full)
 
@@ -95,7 +104,9 @@ def _published(name: str, file: str, read: Callable[..., World], help: str) -> T
     def opened(path: str, options: tuple[tuple[str, Any], ...]) -> World:
         return read(path, **dict(options))
 
-    def make(seed: int = 0, split: str = "extrapolation", path: str | None = None, orientations: int | None = None, fraction: float | None = None, train_images: int | None = None, full: bool = False) -> Task[FactorImages]:  # fmt: skip
+    def make(
+        seed: int = 0, split: str = "extrapolation", path: str | None = None, orientations: int | None = None, fraction: float | None = None, train_images: int | None = None, full: bool = False
+    ) -> Task[FactorImages]:
         options: dict[str, Any] = {} if orientations is None else {"orientations": orientations}
         place = os.fspath(path or find(file, "docs/rooms/images.md says where to get it"))
         return factor_task(opened(place, tuple(options.items())), split, seed, fraction=fraction, train_images=train_images, full=full)
@@ -116,7 +127,18 @@ def _table(folder: str, table: str, kept: tuple[str, ...], categorical: tuple[st
 
 
 @task("factor-table", choices=CHOICES, files=("folder", "table"), learners=LEARNERS, reader="pictures")
-def factor_table(seed: int = 0, split: str = "extrapolation", folder: str = ".", table: str = "factors.csv", kept: str | Sequence[str] = (), categorical: str | Sequence[str] = (), side: int | None = None, fraction: float | None = None, train_images: int | None = None, full: bool = False) -> Task[FactorImages]:  # fmt: skip
+def factor_table(
+    seed: int = 0,
+    split: str = "extrapolation",
+    folder: str = ".",
+    table: str = "factors.csv",
+    kept: str | Sequence[str] = (),
+    categorical: str | Sequence[str] = (),
+    side: int | None = None,
+    fraction: float | None = None,
+    train_images: int | None = None,
+    full: bool = False,
+) -> Task[FactorImages]:
     """A folder of images and a CSV ``file, factor1, factor2, …`` beside them."""
     named = [(v,) if isinstance(v, str) else tuple(v) for v in (kept, categorical)]
     return factor_task(_table(folder, table, named[0], named[1], side), split, seed, fraction=fraction, train_images=train_images, full=full)

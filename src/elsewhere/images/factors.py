@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -130,7 +130,7 @@ def split(factors: Factors, kind: str, fraction: float, values: Array | None = N
         return _composition(factors, fraction, labels, composition_share)
     held = held_out_values(factors, "interpolation" if kind == "interpolation" else "extrapolation", fraction)
     out = np.stack([np.isin(labels[:, i], held[name]) for i, name in enumerate(factors.names)], 1)
-    test = out.any(1)
+    test = np.asarray(out.any(1))
     if kind == "random":
         share = float(test.mean())
         test = np.zeros(len(labels), bool)
@@ -165,15 +165,13 @@ def _composition(factors: Factors, fraction: float, labels: Array, share: float 
     if not low:
         most = max(free, default=1)
         enough = 1 - (1 - (1 - 1 / most) ** k) ** (1 / k) if k else 0.0
-        raise UserError(
-            f"composition with fraction {fraction:g} keeps no value of any factor (sizes {', '.join(map(str, free))}): lower fraction to {math.floor(100 * enough) / 100:g} or less"
-        )
+        raise UserError(f"composition with fraction {fraction:g} keeps no value of any factor (sizes {', '.join(map(str, free))}): lower fraction to {math.floor(100 * enough) / 100:g} or less")
     train = np.stack([np.isin(labels[:, factors.names.index(name)], values) for name, values in low.items()], 1).any(1)
     notes = () if len(low) > 1 else (f"Only {next(iter(low))} takes part in this composition: it is an extrapolation downwards.",)
     return _checked(Split("composition", *_parts(~train), {}, low, {}, notes), factors)
 
 
-def _parts(test: Array) -> tuple[Array, Array]:
+def _parts(test: Any) -> tuple[Array, Array]:
     return np.flatnonzero(~test), np.flatnonzero(test)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from elsewhere.data import Array, Examples, listed
 from elsewhere.errors import UserError, did_you_mean
+from elsewhere.images.attacks import adversarial
 from elsewhere.images.corruptions import SEVERITIES, checked, corrupt
 from elsewhere.images.pictures import ENDINGS, decoded
 from elsewhere.metrics import classification_metrics
@@ -101,6 +102,7 @@ def image_folder(
     severities: int | Sequence[int] = SEVERITIES,
     home_share: float = HOME_SHARE,
     unlabelled: bool = False,
+    attacks: bool = False,
 ) -> Task[Examples]:
     """A folder of pictures by domain and class: 80 % of each domain to train on, 10 % to stop by, 10 % to be judged on.
 
@@ -116,6 +118,7 @@ def image_folder(
         severities: of these.
         home_share: of each domain that is judged, and again to stop by.
         unlabelled: grant the other domains' training parts without labels.
+        attacks: also measure adversarial accuracy (long).
     """
     found, images = _folder(os.fspath(path), side, columns, os.stat(path).st_mtime_ns)
     kept = _kept_classes(found, classes)
@@ -124,7 +127,7 @@ def image_folder(
     labels = np.searchsorted(kept, found.labels[rows])
     ids = np.array([str(p.relative_to(path)) for p in found.paths])[rows]
     whole = Examples(images[rows] if len(rows) < len(images) else images, labels, {"id": ids, "domain": found.place[rows], **{k: v[rows] for k, v in found.columns.items()}}, names)
-    return domains_task(whole, seed, source, leave_out, corruptions, severities, home_share, unlabelled)
+    return domains_task(whole, seed, source, leave_out, corruptions, severities, home_share, unlabelled, attacks)
 
 
 def domains_task(
@@ -136,6 +139,7 @@ def domains_task(
     severities: int | Sequence[int] = SEVERITIES,
     home_share: float = HOME_SHARE,
     unlabelled: bool = False,
+    attacks: bool = False,
 ) -> Task[Examples]:
     """Return the task of pictures with a ``domain`` column: one to many, or one left out. Arguments as for ``image_folder``."""
     place, run = np.asarray(whole.column("domain")), Run(seed)
@@ -155,7 +159,8 @@ def domains_task(
     stress = stress_domains(test, corruptions, severities, seed)
     granted = {d: parts[d][0].unlabelled() for d in others} if unlabelled else {}
     domains = [home, *stress, *(Domain(d, parts[d][2]) for d in others)]
-    return Task(Source(train, stop, granted), domains, classification_metrics("group" in whole.columns), FINDINGS)
+    metrics = classification_metrics("group" in whole.columns, len(whole.classes or ()))
+    return Task(Source(train, stop, granted), domains, [*metrics, *([adversarial()] if attacks else [])], FINDINGS)
 
 
 def _parts(data: Examples, share: float, run: Run, name: str) -> tuple[Examples, Examples, Examples]:
@@ -222,6 +227,7 @@ def read(
     severities: Sequence[str] = (),
     home_share: float | None = None,
     unlabelled: bool = False,
+    attacks: bool = False,
     factors: str | None = None,
     split: Sequence[str] = (),
     kept: Sequence[str] = (),
@@ -250,7 +256,7 @@ def read(
     _kept_classes(found, classes)
     names, levels = checked(listed(corruptions, ()), [_whole(s) for s in listed(severities, ())] or SEVERITIES)
     told: dict[str, Any] = {"path": os.fspath(path), "side": side}
-    given = {"classes": (classes, "same"), "columns": (columns, None), "unlabelled": (unlabelled, False), "home_share": (home_share, None)}
+    given = {"classes": (classes, "same"), "columns": (columns, None), "unlabelled": (unlabelled, False), "attacks": (attacks, False), "home_share": (home_share, None)}
     told |= {k: v for k, (v, default) in given.items() if v != default}
     told |= {"corruptions": list(names), "severities": list(levels)} if names else {}
     one = bool(wanted) or protocol == "one-to-all"

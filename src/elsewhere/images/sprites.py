@@ -48,11 +48,12 @@ def draw(shape: Array, scale: Array, angle: Array, x: Array, y: Array, resolutio
         mine = order[shape[order] == kind]
         for start in range(0, len(mine), BLOCK):
             rows = torch.from_numpy(mine[start : start + BLOCK])
-            out[rows] = _block(int(kind), *parameters[:, rows], resolution, sub)
+            out[rows] = _block(int(kind), parameters[:, rows], resolution, sub)
     return out[:, None].numpy()
 
 
-def _block(kind: int, scale: Tensor, angle: Tensor, x: Tensor, y: Tensor, side: int, sub: int) -> Tensor:
+def _block(kind: int, parameters: Tensor, side: int, sub: int) -> Tensor:
+    scale, angle, x, y = parameters
     raster = side * sub
     unit = 64 / raster
     wide = 2 * math.ceil(REACH / unit)

@@ -48,7 +48,7 @@ def digits_shifts(seed: int = 0, severities: int | Sequence[int] = (1, 2, 3, 4, 
         for name in shifts
         for severity in severities
     ]  # fmt: skip
-    return Task(source, [Domain("home", home, "home"), *stress], classification_metrics(), FINDINGS)
+    return Task(source, [Domain("home", home, "home"), *stress], classification_metrics(classes=len(data.CLASSES)), FINDINGS)
 
 
 def _shifted(home: Examples, name: str, severity: int, seed: int) -> Callable[[], Examples]:
@@ -82,7 +82,7 @@ def handwriting(seed: int = 0, source: str = "employees", path: str | None = Non
     fitted_on, home = split(groups[source], run)
     away = {name: whole.take(held_out(whole, HOME_SHARE, run.rng(f"split {name}"))) for name, whole in groups.items() if name != source}
     domains = [Domain(source, home, "home"), *(Domain(name, part) for name, part in away.items())]
-    return Task(fitted_on, domains, classification_metrics(), FINDINGS)
+    return Task(fitted_on, domains, classification_metrics(classes=len(data.CLASSES)), FINDINGS)
 
 
 def _group(name: str, path: str | None) -> Examples:

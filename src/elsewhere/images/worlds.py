@@ -176,7 +176,7 @@ def _unpacked(bits: Array, rows: Array) -> Array:
 def shapes3d(path: str | os.PathLike[str]) -> World:
     """Return Shapes3D from its published ``3dshapes.h5``, read by slices (h5py)."""
     try:
-        import h5py
+        import h5py  # type: ignore[import-untyped,import-not-found,unused-ignore]
     except ImportError as error:
         raise UserError("Shapes3D is an HDF5 file: pip install 'elsewhere[vision]' (h5py)") from error
     try:

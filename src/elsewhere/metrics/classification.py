@@ -83,6 +83,15 @@ def area_under_roc(scores: Array, positive: Array, weight: Array | None = None) 
     return Estimate(area, influence=influence)
 
 
+def top_accuracy(prediction: ClassPrediction, data: Examples, k: int) -> Array:
+    """Return 1.0 where the label is among the k most probable classes [n]; undefined for fewer than k + 1 classes."""
+    scores = prediction.logits if prediction.logits is not None else prediction.probabilities()
+    if scores.shape[1] <= k:
+        raise Undefined(f"{scores.shape[1]} classes")
+    own = scores[np.arange(len(scores)), _within(data, scores)]
+    return ((scores > own[:, None]).sum(1) < k).astype(float)
+
+
 def majority_share(prediction: ClassPrediction, data: Examples) -> Estimate:
     """Return the share of the most frequent class here: what always guessing it would get, whatever the learner."""
     labels, w = np.asarray(data.labels), weights(data)
@@ -111,4 +120,6 @@ BALANCED_ACCURACY = Metric("balanced_accuracy", balanced_accuracy)
 NLL = Metric("nll", negative_log_likelihood, higher_is_better=False)
 BRIER = Metric("brier", brier, higher_is_better=False)
 AUROC = Metric("auroc", auroc)
+TOP5 = Metric("top5_accuracy", lambda prediction, data: top_accuracy(prediction, data, 5))
+TOP10 = Metric("top10_accuracy", lambda prediction, data: top_accuracy(prediction, data, 10))
 MAJORITY_SHARE = Metric("majority_share", majority_share)

@@ -46,9 +46,9 @@ class CoordinateMlp(nn.Module):
 
 
 class QuarterTurns(nn.Module):
-    """``ConvEncoder``'s convolutions equivariant to the four quarter turns: kernels shared by their rotations, each orientation a quarter of the channels; the mean over orientations (Cohen & Welling 2016).
+    """``ConvEncoder``'s convolutions equivariant to the four quarter turns (Cohen & Welling 2016).
 
-    A picture turned by 90 degrees gives the same features.
+    Kernels are shared by their rotations, each orientation has a quarter of the channels; features are the mean over orientations. A picture turned by 90 degrees gives the same features.
     """
 
     def __init__(self, channels: int, side: int, width: int) -> None:

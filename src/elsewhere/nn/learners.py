@@ -65,6 +65,11 @@ class NetworkLearner(Learner[Examples, Prediction]):
         """The fields that ``prepared`` depends on."""
         return (self.samples,)
 
+    @property
+    def validates(self) -> bool:
+        """Whether its training looks at validation data."""
+        return self.patience is not None
+
     def network(self, data: Examples) -> nn.Module:
         """Return the network to train on prepared data; called with torch's randomness seeded."""
         raise NotImplementedError(f"{type(self).__name__} has no network")
@@ -77,7 +82,7 @@ class NetworkLearner(Learner[Examples, Prediction]):
             batches(data, run, self.batch),
             run,
             steps=self.steps,
-            evaluate=None if held is None else lambda: {"validation loss": self._mean_loss(held, run)},
+            evaluate=None if held is None else lambda: {"validation loss": self.mean_loss(held, run)},
             patience=self.patience,
         )
         return self
@@ -88,14 +93,17 @@ class NetworkLearner(Learner[Examples, Prediction]):
 
     def loss(self, network: Any, batch: Batch) -> Tensor:
         """Return cross-entropy or squared error, weighted by the examples' weights."""
-        made = network(batch.inputs)
+        return self.losses(network(batch.inputs), batch).mean()
+
+    def losses(self, made: Any, batch: Batch) -> Tensor:
+        """Return the loss of each example [b] for what the network made of the batch, times its weight."""
         if self.classes_ is not None:
-            each = functional.cross_entropy(_first(made), batch.labels, reduction="none")
+            each = functional.cross_entropy(first_of(made), batch.labels, reduction="none")
         else:
             wanted = (batch.labels - torch.as_tensor(self.label_mean_, device=batch.labels.device)) / self.label_deviation_
-            each = (_first(made).reshape(wanted.shape) - wanted).square()
+            each = (first_of(made).reshape(wanted.shape) - wanted).square()
             each = each if each.ndim == 1 else each.mean(1)  # several numbers an example
-        return each.mean() if batch.weight is None else (each * batch.weight).mean() / self.weight_mean_
+        return each if batch.weight is None else each * batch.weight / self.weight_mean_
 
     def scheduler(self) -> Any:
         """Return what makes the schedule of an optimiser, or None."""
@@ -107,18 +115,19 @@ class NetworkLearner(Learner[Examples, Prediction]):
         data, held = few_shot(source.train, self.samples, run), source.validation
         if data.labels is None:
             raise UserError("the source has no labels to fit")
-        if self.patience is not None and held is None:
+        if self.validates and held is None:
             out = held_out(data, VALIDATION_SHARE, run.rng("validation"))
             if not out.any() or out.all():
-                raise UserError(f"patience needs validation data, and {len(data)} examples are too few to hold a tenth out; leave patience away")
+                raise UserError(f"{type(self).__name__} stops by validation data, and {len(data)} examples are too few to hold a tenth out; leave patience away")
             data, held = data.take(~out), data.take(out)
         self.classes_ = None if data.classes is None else len(data.classes)
         self.encoder_ = Encoder().fit(data.inputs) if hasattr(data.inputs, "iloc") else None
+        self.label_mean_: Any
         self.label_mean_, self.label_deviation_ = (0.0, 1.0) if self.classes_ is not None else label_scales(np.asarray(data.labels, float))
         weight = data.columns.get("weight")
         self.weight_mean_ = 1.0 if weight is None else float(np.mean(weight))
         self.center_, self.spread_ = self.scales(self.raw(data.inputs, run))
-        return self._seen(data, run), None if self.patience is None or held is None else self._seen(held, run)
+        return self._seen(data, run), None if not self.validates or held is None else self._seen(held, run)
 
     def raw(self, inputs: Any, run: Run) -> Any:
         """Return inputs as numbers [n, ...], a table encoded."""
@@ -152,6 +161,10 @@ class NetworkLearner(Learner[Examples, Prediction]):
         mean = made.reshape(len(made), *np.shape(self.label_mean_)).astype(float)
         return ValuePrediction(mean * self.label_deviation_ + self.label_mean_)
 
+    def outputs(self, x: Tensor) -> Tensor:
+        """Return logits or means of inputs as tensors, with gradients by the inputs: what attacks ask."""
+        return first_of(self.network_(x))
+
     def represent(self, data: Examples, run: Run = Run(), layer: str | None = None) -> Array:
         """Return the features before the head, or the output of a layer by name: [n, d]."""
         x = self.inputs(data.inputs, run)
@@ -162,7 +175,8 @@ class NetworkLearner(Learner[Examples, Prediction]):
     def _seen(self, data: Examples, run: Run) -> Examples:
         return Examples(self.inputs(data.inputs, run), data.labels, data.columns, data.classes)
 
-    def _mean_loss(self, held: Examples, run: Run) -> float:
+    def mean_loss(self, held: Examples, run: Run) -> float:
+        """Return the loss of the network on prepared data."""
         made = in_batches(_First(self.network_), held.inputs, run, output=None)
         labels = torch.as_tensor(np.asarray(held.labels))
         batch = Batch(torch.empty(0), labels.long() if self.classes_ is not None else labels.float(), None, torch.empty(0))
@@ -184,7 +198,7 @@ class _First(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
-        return _first(self.network(x))
+        return first_of(self.network(x))
 
 
 class _Before(nn.Module):
@@ -207,7 +221,7 @@ class _Before(nn.Module):
         return pooled(seen[-1] if seen else made)
 
 
-def _first(made: Any) -> Tensor:
+def first_of(made: Any) -> Tensor:
     """Return logits or means of what a network gave: a tensor, or the first of several."""
     found: Tensor = made if isinstance(made, Tensor) else made[0]
     return found

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from elsewhere.batching import in_batches
 from elsewhere.data import Array, Examples
@@ -15,7 +16,7 @@ from elsewhere.errors import UserError
 from elsewhere.identity import content_key, file_key
 from elsewhere.nn.building import build
 from elsewhere.nn.layers import UpTo
-from elsewhere.nn.learners import NetworkLearner
+from elsewhere.nn.learners import NetworkLearner, first_of
 from elsewhere.run import Run
 from elsewhere.task import Source
 
@@ -81,6 +82,13 @@ class LinearProbe(NetworkLearner):
         network = self.backbone_ if self.layer is None else UpTo(self.backbone_, self.layer)
         key = ["features", self.backbone_.built, self._weights_key, self.layer, content_key(np.asarray(x)), run.precision]
         return run.cached(key, lambda: in_batches(network, x, run, output=None))
+
+    def outputs(self, x: Tensor) -> Tensor:
+        network = nn.Flatten() if self.backbone_ is None else self.backbone_ if self.layer is None else UpTo(self.backbone_, self.layer)
+        features = network.to(x.device).eval()(x)
+        if self.directions_ is not None:
+            features = features @ torch.as_tensor(self.directions_, device=x.device)
+        return first_of(self.network_((features - torch.as_tensor(self.center_, device=x.device)) / self.spread_))
 
     def represent(self, data: Examples, run: Run = Run(), layer: str | None = None) -> Array:
         """Return the features that the head sees, [n, d]."""

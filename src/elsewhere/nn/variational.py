@@ -163,6 +163,18 @@ class Contrast(nn.Module):
         return Gaussian(*self.encoder(x).chunk(2, 1))
 
 
+class MeanCode(nn.Module):
+    """The mean of the posterior that a network gives: what is read off, never a sample."""
+
+    def __init__(self, network: Vae | Contrast) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean: Tensor = self.network.posterior(x).mean
+        return mean
+
+
 def contrast_loss(scores: Tensor) -> Tensor:
     """Return the mean binary cross-entropy of scores [2 pairs]: the first half true, the second not."""
     truth = torch.zeros_like(scores)

@@ -131,7 +131,7 @@ def split(
             granted[name] = data.take(rows[~judged]).unlabelled()
             rows = rows[judged]
         domains.append(Domain(name, data.take(rows), "elsewhere", {"order": order + 1} if in_order else {}))
-    metrics = classification_metrics("group" in ready.columns) if ready.classes else regression_metrics()
+    metrics = classification_metrics("group" in ready.columns, len(ready.classes)) if ready.classes else regression_metrics()
     return Task(Source(train, unlabelled=granted), domains, metrics, FINDINGS, (*ready.notes, *_unseen_classes(train, data, others)))
 
 

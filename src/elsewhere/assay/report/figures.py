@@ -123,3 +123,97 @@ def curves(history: pd.DataFrame, name: str) -> go.Figure:
     figure.update_yaxes(title=plain(name))
     figure.update_layout(height=320, margin={"t": 30})
     return figure
+
+
+def correlation_map(table: pd.DataFrame, rows: str, columns: str) -> go.Figure:
+    """Draw rank correlations of measures as a heat map, blue for the same way and red for opposite ways."""
+    wide = table.pivot_table(index="measure", columns="with", values="rho", sort=False)
+    text = [["" if np.isnan(v) else f"{v:.2f}" for v in row] for row in wide.to_numpy()]
+    figure = go.Figure(
+        go.Heatmap(
+            z=[[None if np.isnan(v) else float(v) for v in row] for row in wide.to_numpy()], x=[plain(c) for c in wide.columns], y=[plain(r) for r in wide.index],
+            text=text, texttemplate="%{text}", colorscale="RdBu", zmin=-1, zmax=1, colorbar={"thickness": 12}, hovertemplate="%{y}, %{x}<br>ρ %{z:.2f}<extra></extra>",
+        )
+    )  # fmt: skip
+    figure.update_layout(
+        height=150 + 30 * len(wide), yaxis={"autorange": "reversed", "automargin": True, "title": rows}, xaxis={"automargin": True, "side": "top", "title": columns}, margin={"t": 90, "l": 20, "b": 20}
+    )
+    return figure
+
+
+def loading_map(table: pd.DataFrame) -> go.Figure:
+    """Draw the loadings of each measure on each factor."""
+    names = [str(c) for c in table if str(c).startswith("factor ")]
+    z = table[names].to_numpy()
+    rows = [f"{plain(m)} {w}" for m, w in zip(table.measure, table["where"], strict=True)]
+    figure = go.Figure(go.Heatmap(z=z.tolist(), x=names, y=rows, text=[[f"{v:.2f}" for v in row] for row in z], texttemplate="%{text}", colorscale="RdBu", zmin=-1, zmax=1, colorbar={"thickness": 12}))
+    figure.update_layout(height=110 + 24 * len(rows), yaxis={"autorange": "reversed", "automargin": True}, xaxis={"side": "top"}, margin={"t": 50, "l": 20, "b": 20})
+    return figure
+
+
+def gains(table: pd.DataFrame, metric: str) -> go.Figure:
+    """Draw what each choice gains elsewhere, with its interval: as measured, and at a fixed value at home."""
+    figure = go.Figure()
+    names = [f"{plain(c)}: {plain(a)} → {plain(b)}" for c, a, b in zip(table.choice, table["from"], table["to"], strict=True)]
+    for k, name in enumerate(("gain", "at fixed home")):
+        value = table[name]
+        error = {"type": "data", "array": (table[f"{name} high"] - value).fillna(0).tolist(), "arrayminus": (value - table[f"{name} low"]).fillna(0).tolist(), "symmetric": False, "color": PALETTE[k]}
+        figure.add_scatter(
+            x=value.tolist(),
+            y=[n + (0.12 - 0.24 * k) for n in range(len(names))],
+            error_x=error,
+            mode="markers",
+            name="elsewhere" if k == 0 else "elsewhere, at a fixed value at home",
+            marker={"color": PALETTE[k], "size": 9},
+        )
+    figure.add_vline(x=0, line={"dash": "dot", "color": "#868e96"})
+    figure.update_yaxes(tickvals=list(range(len(names))), ticktext=names, automargin=True, autorange="reversed")
+    figure.update_xaxes(title=f"change of {plain(metric)} elsewhere (right is better)")
+    figure.update_layout(height=140 + 34 * len(names), margin={"t": 30}, legend={"orientation": "h", "y": 1.15})
+    return figure
+
+
+def regret_bars(table: pd.DataFrame, metric: str) -> go.Figure:
+    """Draw what choosing by each criterion costs, with its interval over pairs."""
+    error = {"type": "data", "array": (table.high - table.regret).fillna(0).tolist(), "arrayminus": (table.regret - table.low).fillna(0).tolist(), "symmetric": False, "color": "#868e96"}
+    known = table.by.isin(["oracle", "other domains"])
+    figure = go.Figure(go.Bar(x=table.regret.tolist(), y=[plain(b) for b in table.by], orientation="h", error_x=error, marker_color=[PALETTE[8] if k else PALETTE[0] for k in known]))
+    figure.update_xaxes(title=f"regret: best {plain(metric)} elsewhere minus that of the pick")
+    figure.update_layout(height=110 + 28 * len(table), yaxis={"autorange": "reversed", "automargin": True}, margin={"t": 20})
+    return figure
+
+
+def kinds(pairs: pd.DataFrame) -> go.Figure:
+    """Draw which kind each pair of task and domain is."""
+    known = ["line", "loose", "scattered", "flat", "underspecified", "inverse", "chance", "too few"]
+    wide = pairs.pivot(index="task", columns="domain", values="kind")
+    z = [[None if not isinstance(v, str) else known.index(v) for v in row] for row in wide.to_numpy()]
+    colours = ["#2f9e44", "#8ce99a", "#ffe066", "#ffc078", "#ffa8a8", "#e03131", "#868e96", "#dee2e6"]
+    scale = [[(k + e) / len(known), c] for k, c in enumerate(colours) for e in (0, 1)]
+    text = [[v if isinstance(v, str) else "" for v in row] for row in wide.to_numpy()]
+    figure = go.Figure(
+        go.Heatmap(
+            z=z,
+            x=[plain(c) for c in wide.columns],
+            y=[plain(r) for r in wide.index],
+            text=text,
+            texttemplate="%{text}",
+            colorscale=scale,
+            zmin=-0.5,
+            zmax=7.5,
+            showscale=False,
+            hovertemplate="%{y} → %{x}: %{text}<extra></extra>",
+        )
+    )
+    figure.update_layout(height=120 + 34 * len(wide), yaxis={"autorange": "reversed", "automargin": True}, xaxis={"side": "top", "automargin": True}, margin={"t": 50, "l": 20, "b": 20})
+    return figure
+
+
+def radar_lines(table: pd.DataFrame) -> go.Figure:
+    """Draw up to six measures of each learner, all in 0..1 and larger is better: a radar unrolled into lines."""
+    figure = go.Figure()
+    for k, (name, row) in enumerate(table.head(len(PALETTE)).iterrows()):
+        figure.add_scatter(x=[plain(c) for c in table.columns], y=[None if np.isnan(v) else float(v) for v in row], mode="lines+markers", name=plain(name), line={"color": PALETTE[k]})
+    figure.update_yaxes(range=[0, 1.02])
+    figure.update_layout(height=380, margin={"t": 30})
+    return figure

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from elsewhere.assay import analysis
+from elsewhere.assay import analysis, statistics
 from elsewhere.assay.report import figures
 from elsewhere.errors import UserError
 from elsewhere.explainer import Image
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from elsewhere.assay.result import Result
 
 MOST_ROWS, MOST_LEARNERS, MOST_TRIALS_READ = 200, 50, 60
+MOST_CORRELATED = 20_000  # trials; above, correlations are asked for from Python
 Section = dict[str, Any]
 
 
@@ -26,7 +27,29 @@ def context(result: Result) -> dict[str, Any]:
     """Return everything the page shows."""
     about = result.about
     sections = [
-        s for make in (_expectations, _main_table, _pictures, _heat_map, _severity, _order, _scatter, _calibration, _groups, _curves, _findings, _ranking, _predictors, _failures) for s in make(result)
+        s
+        for make in (
+            _expectations,
+            _main_table,
+            _pictures,
+            _heat_map,
+            _severity,
+            _order,
+            _scatter,
+            _calibration,
+            _groups,
+            _curves,
+            _findings,
+            _ranking,
+            _many_sides,
+            _predictors,
+            _correlations,
+            _helps,
+            _choosing,
+            _measured,
+            _failures,
+        )
+        for s in make(result)
     ]
     return {
         "title": about.get("claim") or _title(result),
@@ -180,7 +203,7 @@ def _pictures(result: Result) -> list[Section]:
     from elsewhere.assay.previews import kept
 
     sheets = [{**figure_of(name, image), "caption": name} for name, image in kept(result).items()]
-    text = "The first examples of each domain, as the learners get them."
+    text = "Examples spread over each domain, as the learners get them."
     return [{**section("Examples", text), "pictures": sheets}] if sheets else []
 
 
@@ -227,6 +250,8 @@ def _scatter(result: Result) -> list[Section]:
         plots.append(figure_of(f"{metric} at home and in {domain}", figure))
         notes += [note] if note else []
     table = result.pairs()
+    if (table.kind != "").any() and len(table) > 1:
+        plots.insert(0, figure_of("What kind of pair each is", figures.kinds(table)))
     text = "Each point is a trial. On the dotted line it is as good elsewhere as at home."
     if len(points) > figures.MOST_PANELS:
         text += f" The first {figures.MOST_PANELS} of {len(points)} pairs are drawn; the table holds all."
@@ -300,6 +325,72 @@ def _predictors(result: Result) -> list[Section]:
         return []
     text = "Rank correlation of each measure at home with the headline elsewhere, within each pair; signs turned so that larger is better."
     return [section("What foretells elsewhere", text, [table_of(table, "Median over pairs, its interval, and range")])]
+
+
+@_quiet
+def _correlations(result: Result) -> list[Section]:
+    if len(result.trials()) > MOST_CORRELATED:
+        return []
+    table, there = result.correlations(), result.correlations("there", "there")
+    beyond = result.correlations(given=result.headline)
+    beyond = beyond[beyond["with"] == result.headline].drop(columns=["with", "pooled"])
+    plots = [
+        figure_of("Measures at home against measures elsewhere", figures.correlation_map(table, "at home", "elsewhere")),
+        figure_of("Measures elsewhere against each other", figures.correlation_map(there, "elsewhere", "elsewhere")),
+    ]
+    diagonal = table[table.measure == table["with"]].drop(columns=["with"]).rename(columns={"measure": "does it stay?"})
+    text = "Rank correlations within each pair of domains, the median over pairs; signs turned so that larger is better. On the diagonal: does what is measured at home hold elsewhere?"
+    tables = [
+        table_of(diagonal, "Each measure at home with itself elsewhere (pooled: over all trials, which mixes pairs)"),
+        table_of(beyond, f"What each measure at home adds to {result.headline} at home in foretelling it elsewhere (partial rank correlation)"),
+    ]
+    return [section("What goes with what", text, tables, plots)]
+
+
+@_quiet
+def _measured(result: Result) -> list[Section]:
+    if len(result.trials()) > MOST_CORRELATED:
+        return []
+    table = result.loadings()
+    count = sum(str(c).startswith("factor ") for c in table)
+    text = f"The measures vary together in {count} way{'s' * (count > 1)}, by a factor analysis of their ranks within each pair (as many factors as shuffled columns do not give)."
+    return [section("How many things are measured", text, [table_of(table, "Loadings")], [figure_of("Factor loadings", figures.loading_map(table))])]
+
+
+@_quiet
+def _helps(result: Result) -> list[Section]:
+    names = result.choices()
+    if not names or len(result.trials()) > MOST_CORRELATED:
+        return []
+    found = pd.concat([result.helps(name) for name in names[:8]], ignore_index=True)
+    if not len(found):
+        return []
+    text = "Differences between trials that agree in all else, within each pair of domains; the second value is the difference at a fixed value at home "
+    text += "(effective robustness): a better model, or a more robust one?"
+    tables = [table_of(found, "Paired differences elsewhere"), table_of(result.shares(), "Share of the variance elsewhere that each choice explains (main effects, type II)")]
+    return [section("What helps", text, tables, [figure_of("What helps", figures.gains(found, result.headline))])]
+
+
+@_quiet
+def _choosing(result: Result) -> list[Section]:
+    if result.trials().learner.nunique() < 2 or len(result.trials()) > MOST_CORRELATED:
+        return []
+    table = result.regrets()
+    text = "Which trial would be picked by what is known at home, and how far it lies below the best there. Grey bars need labels from elsewhere."
+    return [section("Choosing", text, [table_of(table, "Regret by criterion, mean over pairs of domains")], [figure_of("Regret", figures.regret_bars(table, result.headline))])]
+
+
+@_quiet
+def _many_sides(result: Result) -> list[Section]:
+    metric = result.headline
+    table = statistics.radar(result.scores(), metric)
+    stress = statistics.corruption_table(result.scores(), metric)
+    if table.shape[1] < 3 and not len(stress):
+        return []
+    order = [n for n in result.ranking().learner.astype(str) if n in table.index]
+    plots = [figure_of("Several sides of each learner", figures.radar_lines(table.loc[order]))] if table.shape[1] >= 3 else []
+    tables = [table_of(stress, f"{metric} under stress by severity, mean over types")] if len(stress) else []
+    return [section("Several sides", "Each in 0 to 1, larger is better.", tables, plots)]
 
 
 def _failures(result: Result) -> list[Section]:

@@ -1,0 +1,1 @@
+"""Training for shift: methods that use several domains of the source, and unlabelled ones where the task grants them."""
