@@ -85,7 +85,7 @@ class DomainLearner(NetworkLearner):
         self.network_ = seeded(run, lambda: self.network(data))
         there = [self.inputs(d.inputs, run) for d in source.unlabelled.values()] if self.sees_unlabelled else []
         draw, self.domains_ = domain_batches(data, there, run, self.batch)
-        self._train(self.stepper(adam(self.learning_rate, self.weight_decay)), draw, held, run)
+        self._train(seeded(run, lambda: self.stepper(adam(self.learning_rate, self.weight_decay))), draw, held, run)
         return self
 
     def _train(self, stepper: Any, draw: Callable[[int], DomainBatch], held: Examples | None, run: Run) -> None:

@@ -125,9 +125,10 @@ def equalize(x: Tensor, strength: Tensor) -> Tensor:
     flat = (255 * x).round().long().flatten(2).flatten(0, 1)
     counts = torch.zeros(len(flat), 256, device=x.device).scatter_add_(1, flat, torch.ones_like(flat, dtype=torch.float32))
     below = counts.cumsum(1) - counts
-    least = counts.gather(1, (counts > 0).float().argmax(1, keepdim=True))
-    spread = (flat.shape[1] - least).clamp(min=1)
-    table = ((below - 0) / spread).clamp(0, 1)
+    last = counts.gather(1, 255 - (counts.flip(1) > 0).float().argmax(1, keepdim=True))
+    step = ((flat.shape[1] - last) / 255).floor()  # whole steps, as PIL takes them
+    table = (((step / 2).floor() + below) / step.clamp(min=1)).floor().clamp(max=255) / 255
+    table = torch.where(step > 0, table, torch.arange(256, device=x.device) / 255)
     return table.gather(1, flat).view(x.shape)
 
 

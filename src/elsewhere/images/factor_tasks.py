@@ -53,8 +53,9 @@ def factor_task(world: World, kind: str, seed: int = 0, *, fraction: float | Non
         if len(rows):
             domains.append(Domain(f"only {name} new", _drawn(world, rows, run, name, full, name), about={"split": kind, "new": name}))
     targets = world.factors.targets(world.values(np.arange(len(world))))
+    single = [f"Factor {n} has one value: it is left out of the mean." for n, size in zip(world.factors.names, world.factors.sizes, strict=True) if size == 1]
     metrics = factor_metrics(world.factors, made, targets, np.asarray(train.labels))
-    return Task(Source(train, world.examples(np.sort(stop))), domains, metrics, FINDINGS, (*world.notes, *made.notes))
+    return Task(Source(train, world.examples(np.sort(stop))), domains, metrics, FINDINGS, (*world.notes, *single, *made.notes))
 
 
 def _drawn(world: World, rows: Array, run: Run, name: str, full: bool, new: str | None = None) -> Callable[[], FactorImages]:
@@ -126,7 +127,7 @@ def _table(folder: str, table: str, kept: tuple[str, ...], categorical: tuple[st
     return worlds.factor_table(folder, table, kept, categorical, side)
 
 
-@task("factor-table", choices=CHOICES, files=("folder", "table"), learners=LEARNERS, reader="pictures")
+@task("factor-table", choices=CHOICES, files=("folder",), learners=LEARNERS, reader="pictures")
 def factor_table(
     seed: int = 0,
     split: str = "extrapolation",

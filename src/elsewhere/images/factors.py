@@ -147,7 +147,7 @@ def held_out_values(factors: Factors, kind: str, fraction: float) -> dict[str, A
     for name, n in zip(factors.names, factors.sizes, strict=True):
         p = math.ceil(n * fraction)
         everything, m = np.arange(n), n - p
-        if name in factors.kept:
+        if name in factors.kept or n == 1:  # one value cannot be held out
             found[name] = everything[:0]
         elif kind == "extrapolation":
             found[name] = everything[m:]
@@ -158,7 +158,7 @@ def held_out_values(factors: Factors, kind: str, fraction: float) -> dict[str, A
 
 
 def _composition(factors: Factors, fraction: float, labels: Array, share: float | None) -> Split:
-    free = [n for name, n in zip(factors.names, factors.sizes, strict=True) if name not in factors.kept]
+    free = [n for name, n in zip(factors.names, factors.sizes, strict=True) if name not in factors.kept and n > 1]
     k = len(free)
     q = share if share is not None else 1 - (1 - (1 - fraction) ** k) ** (1 / k) if k else 0.0
     low = {name: np.arange(math.floor(n * q)) for name, n in zip(factors.names, factors.sizes, strict=True) if name not in factors.kept and math.floor(n * q)}

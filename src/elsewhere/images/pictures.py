@@ -48,7 +48,11 @@ def decoded(paths: Sequence[Path], side: int | None = None) -> Array:
 
 def _decode(paths: Sequence[Path], side: int | None) -> Array:
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        found = list(pool.map(lambda p: _one(p, side), paths))
+        return stacked(list(pool.map(lambda p: _one(p, side), paths)))
+
+
+def stacked(found: Sequence[Array]) -> Array:
+    """Return pictures [height, width] or [height, width, 3] as one array, channels first; all grey ones keep one channel."""
     sizes = {p.shape[:2] for p in found}
     if len(sizes) > 1:
         first, other = sorted(sizes)[:2]
@@ -64,10 +68,15 @@ def _one(path: Path, side: int | None) -> Array:
 
     try:
         with Image.open(path) as opened:
-            picture: Any = opened.convert("L" if opened.mode in ("1", "L", "I;16", "I", "F", "LA") else "RGB")
-            return np.asarray(picture if side is None else cropped(picture, side))
+            return as_array(opened, side)
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} cannot be read as a picture: {one_line(error, 80)}") from error
+
+
+def as_array(opened: Any, side: int | None = None) -> Array:
+    """Return an opened PIL picture as bytes, grey [height, width] or coloured [height, width, 3]."""
+    picture = opened.convert("L" if opened.mode in ("1", "L", "I;16", "I", "F", "LA") else "RGB")
+    return np.asarray(picture if side is None else cropped(picture, side))
 
 
 def cropped(picture: Any, side: int) -> Any:

@@ -165,7 +165,7 @@ def dsprites(path: str | os.PathLike[str], orientations: int | None = None) -> W
     images = _member(path, "imgs")
     _of_shape(path, images, (DSPRITES.count, 64, 64))
     bits = np.packbits(np.asarray(images, np.uint8).reshape(len(images), -1), axis=1)  # 378 MB instead of 3 GB
-    factors = DSPRITES if orientations is None else replace(DSPRITES, sizes=(3, 6, orientations, 32, 32))
+    factors = DSPRITES if orientations is None else replace(DSPRITES, sizes=(*DSPRITES.sizes[:2], orientations, *DSPRITES.sizes[3:]))
     return World(f"dsprites-{_mark(path)}-{orientations or 40}", factors, (1, 64, 64), lambda rows: _unpacked(bits, DSPRITES.rows(factors.values(rows))), 0.2)
 
 
@@ -314,7 +314,6 @@ def factor_table(folder: str | os.PathLike[str], table: str | os.PathLike[str] =
     twice = len(labels) - len(np.unique(labels, axis=0))
     images = decoded(paths, side)
     notes = [f"{twice} rows of {place.name} repeat the factors of another."] if twice else []
-    notes += [f"Factor {n} has one value: it is left out of the mean." for n, size in zip(names, sizes, strict=True) if size == 1]
     return World(f"table-{_mark(place)}-{side}", factors, images.shape[1:], lambda rows: np.asarray(images[rows]), 0.2, labels, notes=tuple(notes))
 
 

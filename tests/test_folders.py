@@ -1,0 +1,219 @@
+"""Folders of pictures: domains and classes from paths, protocols, corruptions, models that read new pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import elsewhere as ew
+from elsewhere.errors import UserError
+from elsewhere.images import pictures
+from elsewhere.images.folders import image_folder, scan
+
+Run = Callable[..., tuple[int, str, str]]
+COLOURS = {"cat": (200, 60, 40), "dog": (40, 60, 200), "owl": (60, 200, 60)}
+
+
+def photos(folder: Path, domains: tuple[str, ...] = ("art", "photo", "sketch"), each: int = 20, classes: tuple[str, ...] = ("cat", "dog", "owl"), size: tuple[int, int] = (40, 30)) -> Path:
+    """Small coloured pictures; sketches are grey and tell the class by brightness."""
+    rng = np.random.default_rng(0)
+    for d, domain in enumerate(domains):
+        for name in classes:
+            place = folder / domain / name
+            place.mkdir(parents=True)
+            for k in range(each):
+                x = np.clip(np.array(COLOURS[name]) + rng.normal(0, 30 + 10 * d, (size[1], size[0], 3)), 0, 255).astype(np.uint8)
+                picture = Image.fromarray(x)
+                (picture.convert("L") if domain == "sketch" else picture).save(place / f"{k}.png")
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return photos(tmp_path / "photos")
+
+
+def test_an_assay_of_a_folder_leaves_out_each_domain(run: Run, folder: Path) -> None:
+    code, out, error = run("assay", f"{folder}/", "--side", 16, "--learner", "prior", "--learner", "cnn:steps=30", "--learner", "coral:steps=10,batch=8", "--seeds", 1, "--out", "r")
+    assert (code, error) == (0, "")
+    assert "180 pictures of 3 classes: cat, dog, owl" in out
+    assert "plan: 3 tasks × 3 learners × 1 seeds" in out
+    result = ew.Result("r")
+    assert set(result.trials().task) == {f"photos:leave_out={d}" for d in ("art", "photo", "sketch")}
+    assert result.table("accuracy").loc["cnn:steps=30", ("art", "value")] > 0.8
+    assert (Path("r") / "previews.json").exists()
+
+
+def test_one_source_judged_in_all_others_and_under_corruptions(run: Run, folder: Path) -> None:
+    arguments = ("--source", "photo", "--side", 16, "--corruptions", "fog,brightness", "--severities", "1,5", "--learner", "linear-probe:steps=20", "--learner", "prior", "--seeds", 1)
+    code, _out, error = run("assay", folder, *arguments, "--out", "r")
+    assert (code, error) == (0, "")
+    scores = ew.Result("r").scores()
+    assert scores.drop_duplicates("domain").set_index("domain").role.astype(str).to_dict() == {
+        "photo": "home", "fog 1": "stress", "fog 5": "stress", "brightness 1": "stress", "brightness 5": "stress", "art": "elsewhere", "sketch": "elsewhere",
+    }  # fmt: skip
+    page = (Path("r") / "report.html").read_text()
+    assert "Several sides" in page
+    assert "under stress by severity" in page
+    assert "fog" in page
+
+
+def test_splits_are_stratified_disjoint_and_keep_units_whole(folder: Path) -> None:
+    lines = ["file,unit"] + [f"{p.relative_to(folder)},{p.parent.parent.name}-{int(p.stem) // 2}-{p.parent.name}" for p in sorted(folder.glob("*/*/*"))]
+    (folder / "columns.csv").write_text("\n".join(lines))
+    task = image_folder(path=str(folder), leave_out="art", side=16, columns="columns.csv")
+    parts = [task.source.train, task.source.validation, task.domains[0].load(), task.domains[1].load()]
+    ids = [set(p.columns["id"]) for p in parts]
+    units = [set(p.columns["unit"]) for p in parts]
+    for i in range(4):
+        for j in range(i):
+            assert not ids[i] & ids[j]
+            assert not units[i] & units[j]
+    assert set(task.source.train.columns["domain"]) == {"photo", "sketch"}
+    assert np.bincount(parts[0].labels).tolist() == [32, 32, 32]
+    assert task.domains[1].name == "art"
+    assert len(parts[3]) == 6  # a tenth of each class: elsewhere is judged on its test part too
+
+
+def test_a_model_fitted_on_a_folder_reads_new_pictures(run: Run, folder: Path) -> None:
+    code, _, error = run("fit", "image-folder", "--out", "model")
+    assert code == 2
+    code, out, error = run("fit", f"image-folder:path={folder},leave_out=art,side=16", "--learner", "cnn:steps=60", "--out", "model")
+    assert (code, error) == (0, "")
+    assert "accuracy in home, held out" in out
+    code, out, error = run("predict", "model", folder / "art" / "cat", "--out", "p.csv")
+    assert (code, error) == (0, "")
+    import pandas as pd
+
+    frame = pd.read_csv("p.csv")
+    assert len(frame) == 20
+    assert (frame.prediction == "cat").mean() > 0.8
+    assert {"probability_dog", "id"} <= set(frame)
+    code, _, error = run("predict", "model", "nothing")
+    assert code == 2
+    assert "there is no file or folder" in error
+
+
+def test_unlabelled_domains_are_granted_on_demand(folder: Path, tmp_path: Path) -> None:
+    result = ew.assay(str(folder), source="photo", side=16, unlabelled=True, learners=["dann:steps=3,batch=4,unlabelled=true"], seeds=1, out=tmp_path / "r")
+    assert result.trials().sees_unlabelled.all()
+    with pytest.raises(UserError, match="needs unlabelled data of other domains, which this task does not grant"):
+        ew.assay(str(folder), source="photo", side=16, learners=["dann:unlabelled=true"], seeds=1, out=tmp_path / "r2")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--source", "phote"], "did you mean 'photo'"),
+        (["--protocol", "leave-one"], "no protocol 'leave-one'"),
+        (["--source", "art", "--protocol", "leave-one-out"], "--source goes with --protocol one-to-all"),
+        (["--corruptions", "fogg"], "did you mean 'fog'"),
+        (["--corruptions", "fog", "--severities", "7"], "severity must be 1 to 5, not 7"),
+        (["--severities", "high"], "severities are numbers from 1 to 5"),
+        (["--classes", "shard"], "classes must be same, shared or any"),
+        (["--split", "random"], "go with --factors TABLE"),
+        (["--columns", "none.csv"], "cannot read"),
+        (["--predict", "x"], "is a folder, and reader 'pictures' has no option 'predict'"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_one_line(run: Run, folder: Path, arguments: list[str], said: str) -> None:
+    code, _, error = run("assay", folder, *arguments, "--out", "r")
+    assert code == 2
+    assert said in error
+    assert error.count("\n") == 1
+    assert not Path("r").exists()
+
+
+def test_folders_that_are_no_domains_of_classes(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "holds no pictures as <domain>/<class>/<file>" in run("assay", "empty")[2]
+    photos(tmp_path / "one", ("art",), 4)
+    assert "the task has 1 domain, 'art'" in run("assay", "one")[2]
+    bad = photos(tmp_path / "bad", each=12)
+    (bad / "art" / "cat" / "0.png").write_bytes(b"no picture")
+    code, _, error = run("assay", "bad", "--learner", "prior", "--seeds", 1)
+    assert code == 2
+    assert "cannot be read as a picture" in error
+
+
+def test_classes_that_differ_are_named_or_shared(run: Run, tmp_path: Path) -> None:
+    folder = photos(tmp_path / "photos", ("art", "photo"), 12)
+    for p in (folder / "art" / "owl").iterdir():
+        p.unlink()
+    code, _, error = run("assay", folder, "--learner", "prior", "--seeds", 1)
+    assert code == 2
+    assert "art has no owl" in error
+    assert "--classes shared" in error
+    task = image_folder(path=str(folder), source="photo", side=16, classes="shared")
+    assert list(task.source.train.classes) == ["cat", "dog"]
+    assert set(task.source.train.labels) == {0, 1}
+    assert list(image_folder(path=str(folder), source="photo", side=16, classes="any").source.train.classes) == ["cat", "dog", "owl"]
+    assert scan(folder).missing() == {"art": ["owl"]}
+
+
+def test_pictures_are_resized_by_the_shorter_side_and_cropped_in_the_centre(tmp_path: Path) -> None:
+    x = np.zeros((56, 112, 3), np.uint8)
+    x[:, :56] = 255
+    Image.fromarray(x).save(tmp_path / "wide.png")
+    made = pictures.decoded([tmp_path / "wide.png"], 49)[0]  # shorter side to 56, the middle 49 × 49 kept
+    assert made.shape == (3, 49, 49)
+    assert np.abs(made[0].mean(0)[[0, 23, 26, 48]] - [255, 255, 0, 0]).max() < 40
+    assert pictures.decoded([tmp_path / "wide.png"]).shape == (1, 3, 56, 112)
+
+
+def test_large_sets_are_decoded_once_and_memory_mapped(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(pictures, "KEPT_FROM", 0)
+    paths = sorted(folder.glob("*/*/*"))
+    first = pictures.decoded(paths, 16)
+    assert isinstance(first, np.memmap)
+    monkeypatch.setattr(pictures, "_decode", lambda *a: pytest.fail("decoded twice"))
+    assert (pictures.decoded(paths, 16) == first).all()
+
+
+# --- whole sets -------------------------------------------------------------------------------------------------------
+
+
+def test_a_set_of_torchvision_is_a_source(tmp_path: Path, run: Run) -> None:
+    import struct
+
+    raw = tmp_path / "torchvision" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for part, n in (("train", 120), ("t10k", 60)):
+        labels = (np.arange(n) % 10).astype(np.uint8)
+        images = rng.integers(0, 60, (n, 28, 28), dtype=np.uint8)
+        images[np.arange(n), labels * 2] = 255
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">HBB3I", 0, 8, 3, n, 28, 28) + images.tobytes())
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">HBB1I", 0, 8, 1, n) + labels.tobytes())
+    code, out, error = run("assay", "torchvision:name=MNIST,corruptions=fog,severities=3", "--data", tmp_path, "--learner", "linear-probe:steps=200", "--learner", "prior", "--seeds", 1, "--out", "r")
+    assert (code, error) == (0, "")
+    assert "fog 3" in out
+    scores = ew.Result("r").scores().query("metric == 'accuracy' and role == 'home'").set_index("learner").value
+    assert scores["linear-probe:steps=200"] > 0.8
+    assert "top5_accuracy" in set(ew.Result("r").scores().metric)
+    code, _, error = run("assay", "torchvision:name=MNISTT", "--data", tmp_path, "--learner", "prior")
+    assert code == 2
+    assert "did you mean 'MNIST'" in error
+    code, _, error = run("assay", "torchvision:name=CIFAR10", "--data", tmp_path, "--learner", "prior")
+    assert code == 2
+    assert "cannot be read from" in error
+
+
+def test_photographs_of_the_hub_are_read(data: Path) -> None:
+    from elsewhere.images.sets import cifar10_small
+
+    task = cifar10_small(corruptions="jpeg", severities=1, train_images=500, test_images=50)
+    assert len(task.source.train) + len(task.source.validation) == 500
+    assert np.bincount(np.r_[task.source.train.labels, task.source.validation.labels]).tolist() == [50] * 10
+    assert [d.name for d in task.domains] == ["home", "jpeg 1"]
+    from elsewhere.images.sets import parquet_set
+
+    whole = parquet_set(data / "cifar10-small" / "test.parquet")
+    assert np.allclose(whole.inputs.mean((0, 2, 3)) / 255, (0.4911, 0.4822, 0.4473), atol=0.02)
+    with pytest.raises(UserError, match="cannot be read as pictures"):
+        parquet_set(data / "cifar10-small" / "test.parquet", image="picture")
