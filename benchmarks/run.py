@@ -16,6 +16,7 @@ from pathlib import Path
 import networks
 import numpy as np
 import pandas as pd
+import pictures
 import pyarrow as pa
 
 ROWS: list[tuple[str, str, str, str]] = []
@@ -175,6 +176,7 @@ def decomposition() -> None:
 
 PARTS: dict[str, Callable[[], None]] = {"startup": startup, "engine": engine, "store": store, "explain": decomposition}
 PARTS |= {name: partial(part, told) for name, part in (("heads", networks.heads), ("sweep", networks.sweep), ("cnn", networks.cnn), ("loop", networks.loop))}
+PARTS |= {name: partial(getattr(pictures, name), told) for name in ("worlds", "corruptions", "groups", "probes", "trial", "seeds", "folders")}
 
 
 def main(room: str = "") -> None:

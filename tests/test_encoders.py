@@ -128,17 +128,27 @@ SIZES = (3, 4, 5)
 GRID = np.stack(np.unravel_index(np.arange(60), SIZES), 1)
 
 
-def naive_changed(values: np.ndarray, row: int, k: int, rng: np.random.Generator) -> int:
+def naive_changed(values: np.ndarray, row: int, k: int, rng: np.random.Generator, sizes: tuple[int, ...] = SIZES, index: dict | None = None) -> int:
     """One pair at a time, as the reference builds it."""
-    index = {tuple(f): i for i, f in enumerate(values.tolist())}
+    index = {tuple(f): i for i, f in enumerate(values.tolist())} if index is None else index
     now, left = list(values[row]), k
-    for i in rng.permutation(len(SIZES)):
+    for i in rng.permutation(len(sizes)):
         if not left:
             break
-        options = [u for u in range(SIZES[i]) if u != now[i] and (*now[:i], u, *now[i + 1 :]) in index]
+        options = [u for u in range(sizes[i]) if u != now[i] and (*now[:i], u, *now[i + 1 :]) in index]
         if options:
             now[i] = int(rng.choice(options))
             left -= 1
+    return index[tuple(now)]
+
+
+def naive_walk(values: np.ndarray, row: int, rate: float, rng: np.random.Generator, sizes: tuple[int, ...], index: dict) -> int:
+    """One Laplace walk at a time: for each factor the available values and their density, as the reference builds them."""
+    now = list(values[row])
+    for i in range(1, len(sizes)):
+        available = np.array([u for u in range(sizes[i]) if tuple([*now[:i], u, *now[i + 1 :]]) in index])
+        density = np.exp(-np.abs(available - now[i]) * rate / np.log(sizes[i]))
+        now[i] = int(rng.choice(available, p=density / density.sum()))
     return index[tuple(now)]
 
 
@@ -153,6 +163,17 @@ def test_changed_pairs_have_the_distribution_of_the_naive_ones(k: int) -> None:
         kept = fast > 20
         expected = fast[kept] / fast[kept].sum() * slow[kept].sum()
         assert chisquare(slow[kept], expected).pvalue > 1e-3
+
+
+def test_large_grids_are_searched_and_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    from elsewhere.nn import pairs as module
+
+    values = GRID[np.random.default_rng(5).permutation(60)[:35]]
+    dense = Pairs(values, SIZES).changed(np.arange(35), 2, np.random.default_rng(1))
+    monkeypatch.setattr(module, "DENSE", 0)
+    searched = Pairs(values, SIZES)
+    assert searched.table is None
+    assert (searched.changed(np.arange(35), 2, np.random.default_rng(1)) == dense).all()
 
 
 def test_random_k_changes_one_to_all_but_one() -> None:
@@ -176,6 +197,16 @@ def test_walks_follow_the_laplace_weights_among_what_exists() -> None:
     counts = np.bincount(drawn[:, 2], minlength=5)
     assert counts[3] == 0
     assert chisquare(counts[exists > 0], (n * weight / weight.sum())[exists > 0]).pvalue > 1e-3
+
+
+def test_walks_have_the_distribution_of_the_naive_ones() -> None:
+    values = GRID[np.random.default_rng(5).permutation(60)[:40]]
+    index = {tuple(f): i for i, f in enumerate(values.tolist())}
+    pairs, rng, n = Pairs(values, SIZES, unordered=(0,)), np.random.default_rng(0), 20_000
+    fast = np.bincount(pairs.walked(np.full(n, 3), 1.0, rng), minlength=40)
+    slow = np.bincount([naive_walk(values, 3, 1.0, rng, SIZES, index) for _ in range(n // 4)], minlength=40)
+    kept = fast > 20
+    assert chisquare(slow[kept], fast[kept] / fast[kept].sum() * slow[kept].sum()).pvalue > 1e-3
 
 
 def test_an_example_without_partner_is_its_own_and_many_are_an_error() -> None:

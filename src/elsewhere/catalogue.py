@@ -180,6 +180,7 @@ _CATALOGUE: dict[str, dict[str, Entry]] = {
         "handwriting-elsewhere": Entry("elsewhere.studies:handwriting.toml", "five groups of writers, each in turn the source: does home foretell elsewhere?"),
         "in-domain-generalisation": Entry("elsewhere.studies:in-domain-generalisation.toml", "eight learners on four splits of a factor grid: does any extrapolate? (an evening on 2 cores)"),
         "controlled-factors": Entry("elsewhere.studies:controlled-factors.toml", "what a network reads off images with new values of known factors"),
+        "corruptions-elsewhere": Entry("elsewhere.studies:corruptions.toml", "photographs under 17 common corruptions: what they cost, what augmentation buys back"),
         "rooms-generalisation": Entry("elsewhere.studies:rooms-generalisation.toml", "the same in coloured rooms"),
         "acs-wages-elsewhere": Entry("elsewhere.studies:acs-wages.toml", "trained in California: no gap worth explaining"),
     },

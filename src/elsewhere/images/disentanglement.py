@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -23,6 +24,8 @@ from elsewhere.optimisers import adam
 from elsewhere.run import Run
 from elsewhere.task import Source
 from elsewhere.training import Descent, train
+
+STEPS_AT_ONCE = 64  # pairs of so many steps are drawn together
 
 
 def read_out() -> Any:
@@ -97,12 +100,14 @@ class PairEncoding(Encoding):
         pairs.check()
         take, rows = taker(data.inputs), order(len(data), run, self.batch // 2)
 
-        def drawn(step: int) -> Tensor:
-            first = rows(step)
-            second = torch.from_numpy(self.partner(pairs, first.numpy(), run.rng(f"pairs {step}")))
-            return take(torch.stack([first, second], 1).flatten())
+        @lru_cache(maxsize=2)
+        def block(number: int) -> Tensor:
+            """The pairs of many steps at once: [steps, pairs, 2]."""
+            first = torch.stack([rows(number * STEPS_AT_ONCE + k) for k in range(STEPS_AT_ONCE)])
+            second = self.partner(pairs, first.flatten().numpy(), run.rng(f"pairs {number}"))
+            return torch.stack([first, torch.from_numpy(second).view(first.shape)], 2)
 
-        return drawn
+        return lambda step: take(block(step // STEPS_AT_ONCE)[step % STEPS_AT_ONCE].flatten())
 
 
 @dataclass

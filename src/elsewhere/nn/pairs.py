@@ -12,6 +12,7 @@ import numpy as np
 from elsewhere.data import Array
 from elsewhere.errors import UserError
 
+DENSE = 1 << 26  # combinations up to which a table of all is kept
 MOST_ALONE = 0.01  # share of examples that may have no partner
 
 
@@ -42,6 +43,10 @@ class Pairs:
         ids = self.values @ self.strides
         self.order = np.argsort(ids, kind="stable")
         self.ids = ids[self.order]
+        count = math.prod(self.sizes)
+        self.table = np.full(count, -1, np.int64) if count <= DENSE else None  # id -> example; larger grids are searched
+        if self.table is not None:
+            self.table[self.ids[::-1]] = self.order[::-1]
         self.alone = self.asked = 0
 
     def changed(self, rows: Array, k: int | Literal["random"], rng: np.random.Generator) -> Array:
@@ -51,27 +56,34 @@ class Pairs:
         """
         now = self.values[rows].copy()
         n, d = now.shape
-        left = rng.integers(1, max(2, d), n) if k == "random" else np.full(n, k)
+        left = rng.integers(1, max(2, d), n) if k == "random" else np.full(n, k)  # factors that still have to change
         visits = rng.permuted(np.tile(np.arange(d), (n, 1)), axis=1)
-        for factor in visits.T:
-            exists = self._available(now, factor)
-            exists[np.arange(n), now[np.arange(n), factor]] = False
-            able = (left > 0) & exists.any(1)
-            drawn = _draw(exists, rng)
-            now[np.flatnonzero(able), factor[able]] = drawn[able]
-            left = left - able
+        for turn in range(d):
+            at = np.flatnonzero(left > 0)
+            if not len(at):
+                break
+            factor = visits[at, turn]
+            exists = self._available(now[at], factor)
+            exists[np.arange(len(at)), now[at, factor]] = False
+            able = exists.any(1)
+            now[at[able], factor[able]] = _draw(exists[able], rng)
+            left[at[able]] -= 1
         return self._found(rows, now)
 
     def walked(self, rows: Array, rate: float, rng: np.random.Generator) -> Array:
         """Return partners after a Laplace walk (SlowVAE, PCL): each ordered factor in turn gets v with probability ∝ exp(-|v - f| / b), b = ln(size) / rate, among those that exist."""
         now = self.values[rows].copy()
-        for i in range(now.shape[1]):
-            if i in self.unordered or self.sizes[i] < 2:
+        ids = now @ self.strides
+        for i, size in enumerate(self.sizes):
+            if i in self.unordered or size < 2:
                 continue
-            exists = self._available(now, np.full(len(now), i))[:, : self.sizes[i]]
-            away = np.abs(np.arange(self.sizes[i])[None] - now[:, i : i + 1])
-            now[:, i] = _draw(exists * np.exp(-away * rate / math.log(self.sizes[i])), rng)
-        return self._found(rows, now, alone=False)
+            values = np.arange(size)
+            density = np.exp(-np.abs(values[:, None] - values) * rate / math.log(size))  # from each value to each
+            ids -= now[:, i] * self.strides[i]
+            exists = self._example(ids[:, None] + values * self.strides[i]) >= 0
+            now[:, i] = _draw(density[now[:, i]] * exists, rng)
+            ids += now[:, i] * self.strides[i]
+        return np.asarray(self._example(ids))
 
     def check(self) -> None:
         """Raise where more than 1 % of the examples asked for had no partner."""
@@ -80,26 +92,27 @@ class Pairs:
 
     def _available(self, now: Array, factor: Array) -> Array:
         """Return [n, largest size]: whether the example with that value of its factor exists, all other factors as they are."""
-        most = int(np.max(self.sizes))
-        candidates = np.arange(most)[None]
+        candidates = np.arange(int(np.max(self.sizes)))[None]
         at = np.arange(len(now))
         ids = (now @ self.strides - now[at, factor] * self.strides[factor])[:, None] + candidates * self.strides[factor][:, None]
-        known = (candidates < np.asarray(self.sizes)[factor][:, None]) & (self._position(ids)[1])
-        return np.asarray(known)
+        inside = candidates < np.asarray(self.sizes)[factor][:, None]
+        return np.asarray(inside & (self._example(np.where(inside, ids, 0)) >= 0))
 
-    def _position(self, ids: Array) -> tuple[Array, Array]:
+    def _example(self, ids: Array) -> Array:
+        """Return the example of each id, -1 where there is none."""
+        if self.table is not None:
+            return np.asarray(self.table[ids])
         at = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
-        return at, self.ids[at] == ids
+        return np.asarray(np.where(self.ids[at] == ids, self.order[at], -1))
 
-    def _found(self, rows: Array, now: Array, alone: bool = True) -> Array:
+    def _found(self, rows: Array, now: Array) -> Array:
         same = (now == self.values[rows]).all(1)
-        if alone:
-            self.alone, self.asked = self.alone + int(same.sum()), self.asked + len(rows)
-        return np.asarray(np.where(same, rows, self.order[self._position(now @ self.strides)[0]]))
+        self.alone, self.asked = self.alone + int(same.sum()), self.asked + len(rows)
+        return np.asarray(np.where(same, rows, self._example(now @ self.strides)))
 
 
 def _draw(weight: Array, rng: np.random.Generator) -> Array:
-    """Return one column [n] for each row of weights, with probability proportional to them; the last where all are 0."""
+    """Return one column [n] for each row of weights, with probability proportional to them."""
     total = np.cumsum(weight, axis=1, dtype=float)
-    mark = rng.random(len(weight))[:, None] * total[:, -1:]
-    return np.minimum((total <= mark).sum(1), weight.shape[1] - 1)
+    total -= (rng.random(len(weight)) * total[:, -1])[:, None]
+    return np.argmax(total > 0, axis=1)
