@@ -146,7 +146,7 @@ def naive_walk(values: np.ndarray, row: int, rate: float, rng: np.random.Generat
     """One Laplace walk at a time: for each factor the available values and their density, as the reference builds them."""
     now = list(values[row])
     for i in range(1, len(sizes)):
-        available = np.array([u for u in range(sizes[i]) if tuple([*now[:i], u, *now[i + 1 :]]) in index])
+        available = np.array([u for u in range(sizes[i]) if (*now[:i], u, *now[i + 1 :]) in index])
         density = np.exp(-np.abs(available - now[i]) * rate / np.log(sizes[i]))
         now[i] = int(rng.choice(available, p=density / density.sum()))
     return index[tuple(now)]

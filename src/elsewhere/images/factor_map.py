@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MOST_MAPS = 3
 LIMITS = (
     "Maps and lines are those of one learner and its first seed; R² is measured by the variance over the whole grid, so that splits share one scale. "
-    "What is outlined was seen in training as a pair of values; the other factors may still be new there."
+    "In a map the other factors have values that were seen in training."
 )
 
 
@@ -80,7 +80,8 @@ class FactorMap(Explainer):
         found: dict[str, Figure] = {}
         for i, j in pairs:
             names = (factors.names[i], factors.names[j])
-            grid = error_grid(seen[:, [i, j]], np.abs(errors).mean(1), (factors.sizes[i], factors.sizes[j]))
+            others = np.stack([np.isin(seen[:, k], seen_values[:, k]) for k in range(len(factors)) if k not in (i, j)], 1).all(1)
+            grid = error_grid(seen[others][:, [i, j]], np.abs(errors[others]).mean(1), (factors.sizes[i], factors.sizes[j]))
             known = np.zeros(grid.shape, bool)
             known[seen_values[:, i], seen_values[:, j]] = True
             found[f"Error of {learner} over {names[0]} and {names[1]} ({kind}); outlined: seen in training"] = error_map(grid, known, names)
