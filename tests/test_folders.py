@@ -217,3 +217,46 @@ def test_photographs_of_the_hub_are_read(data: Path) -> None:
     assert np.allclose(whole.inputs.mean((0, 2, 3)) / 255, (0.4911, 0.4822, 0.4473), atol=0.02)
     with pytest.raises(UserError, match="cannot be read as pictures"):
         parquet_set(data / "cifar10-small" / "test.parquet", image="picture")
+
+
+def test_a_set_of_wilds_has_its_official_splits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import sys
+    from types import ModuleType, SimpleNamespace
+
+    rng = np.random.default_rng(0)
+
+    class Subset:
+        def __init__(self, n: int, bright: int) -> None:
+            self.y_array = np.arange(n) % 2
+            self.bright, self.dataset = bright, SimpleNamespace(dataset_name="camelyon17")
+
+        def __len__(self) -> int:
+            return len(self.y_array)
+
+        def __getitem__(self, k: int) -> tuple:
+            x = np.clip(rng.normal(self.bright + 90 * self.y_array[k], 5, (20, 24, 3)), 0, 255).astype(np.uint8)
+            return Image.fromarray(x), self.y_array[k], None
+
+    sizes = {"train": (40, 20), "id_val": (20, 20), "val": (20, 60), "test": (30, 100)}
+    held = SimpleNamespace(split_dict=dict.fromkeys(sizes, 0), n_classes=2, get_subset=lambda part: Subset(*sizes[part]))
+    fake = ModuleType("wilds")
+    fake.get_dataset = lambda dataset, root_dir, download: held  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "wilds", fake)
+    result = ew.assay("wilds:side=16", learners=["cnn:steps=40,batch=8"], seeds=1, out=tmp_path / "r")
+    scores = result.scores().query("metric == 'accuracy'").set_index("domain")
+    assert scores.n.to_dict() == {"home": 10, "test": 30}  # id_val is halved: to stop by, to judge by
+    assert scores.value["home"] == 1
+    monkeypatch.setitem(sys.modules, "wilds", None)
+    with pytest.raises(UserError, match="pip install wilds"):
+        ew.assay("wilds", learners=["prior"], seeds=1, out=tmp_path / "r2")
+
+
+def test_handwriting_leaves_a_group_out(data: Path) -> None:
+    from elsewhere.images.tasks import handwriting
+
+    task = handwriting(leave_out="pen", path=str(data / "handwriting"))
+    assert set(task.source.train.columns["domain"]) == {"employees", "students", "semeion", "optdigits"}
+    assert [d.name for d in task.domains] == ["home", "pen"]
+    assert set(task.domains[1].load().columns["domain"]) == {"pen"}
+    with pytest.raises(UserError, match="did you mean 'pen'"):
+        handwriting(leave_out="penn", path=str(data / "handwriting"))

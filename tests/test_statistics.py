@@ -187,8 +187,9 @@ def test_sides_of_a_learner_lie_in_nought_to_one(tmp_path: Path) -> None:
 
 def test_a_sweep_tells_what_helps_and_how_to_choose(tmp_path: Path) -> None:
     learners = [f"mlp:steps=60,samples={n},width={w}" for n in (2, 5, 20) for w in (8, 16, 32)]
-    result = ew.assay("penguins", learners=learners, seeds=2, out=tmp_path / "r")
+    result = ew.assay("penguins", learners=[*learners, "prior"], seeds=2, out=tmp_path / "r")
     assert set(result.choices()) == {"samples", "width"}
+    assert result.helps("samples")[["from", "to"]].to_numpy().tolist() == [["2", "5"], ["2", "20"]]  # a prior, which has none, is in nobody's way
     assert result.helps("samples").gain.max() > 0
     assert set(result.shares().choice) >= {"samples", "width", "pair"}
     assert result.regrets().regret.min() == 0

@@ -118,6 +118,7 @@ _CATALOGUE: dict[str, dict[str, Entry]] = {
         "handwriting": Entry("elsewhere.images.tasks:handwriting", "digits of five groups of writers: trained on one, judged on all (data root or the original files)"),
         "torchvision": Entry("elsewhere.images.sets:torchvision", "one of torchvision's sets and common corruptions of it: name, path, side, corruptions, severities"),
         "cifar10-small": Entry("elsewhere.images.sets:cifar10_small", "small photographs at home and under common corruptions (data root)"),
+        "wilds": Entry("elsewhere.images.sets:wilds", "a set of WILDS with its official splits, by its own package: name, path, side"),
         "image-folder": Entry("elsewhere.images.folders:image_folder", "a folder of pictures, for study files: path, source or leave_out, side, corruptions"),
         "sprites": Entry("elsewhere.images.factor_tasks:sprites", "drawn sprites of known factors: random, composition, interpolation, extrapolation"),
         "rooms": Entry("elsewhere.images.factor_tasks:rooms", "drawn rooms with the factors of Shapes3D, the same four splits"),

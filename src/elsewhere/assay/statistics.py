@@ -132,10 +132,15 @@ def parallel_analysis(x: Array, resamples: int = 200, seed: int = 0) -> int:
 
 
 def choices(scores: pd.DataFrame) -> list[str]:
-    """Return the fields of learners with more than one value, on which trials can be compared."""
+    """Return the fields of learners that have several values within a task and kind of learner: what trials can be compared on."""
     known = [c for c in scores.columns if c not in NOT_CHOICES]
     first = scores.drop_duplicates("trial")
-    return [c for c in known if _as_level(first[c]).nunique() > 1 and first.groupby("learner_name", observed=True)[c].apply(lambda v: _as_level(v).nunique()).max() > 1]
+    return [c for c in known if _as_level(first[c]).nunique() > 1 and _levels(first, c).max() > 1]
+
+
+def _levels(rows: pd.DataFrame, choice: str) -> pd.Series[Any]:
+    """Return how many values a field has in each task and kind of learner."""
+    return rows.assign(shown=_as_level(rows[choice])).groupby(["task", "learner_name"], observed=True).shown.nunique()
 
 
 def helps(scores: pd.DataFrame, choice: str, metric: str, seed: int = 0) -> pd.DataFrame:
@@ -148,6 +153,8 @@ def helps(scores: pd.DataFrame, choice: str, metric: str, seed: int = 0) -> pd.D
     if choice not in known:
         raise UserError(f"no choice {choice!r} with several values{did_you_mean(choice, known)}")
     points = _points(scores, metric)
+    several = _levels(points, choice)
+    points = points[pd.MultiIndex.from_frame(points[["task", "learner_name"]].astype(str)).isin([(str(a), str(b)) for a, b in several[several > 1].index])]
     others = ["task", "domain", "seed", "learner_name", *(c for c in known if c != choice)]
     points = points.assign(**{c: _as_level(points[c]) for c in (*others, choice)})
     levels = _ordered(points[choice].unique())
@@ -199,7 +206,8 @@ def _dummies(values: pd.Series[Any]) -> Array:
 
 
 def _as_level(values: pd.Series[Any]) -> pd.Series[Any]:
-    return values.astype(object).where(values.notna(), "none").astype(str)
+    told = values.astype(object).where(values.notna(), "none")
+    return told.map(lambda v: f"{v:g}" if isinstance(v, float) else str(v)).astype(str)
 
 
 def _ordered(levels: Any) -> list[str]:

@@ -16,7 +16,7 @@ from elsewhere.data import Array, Examples, listed
 from elsewhere.errors import UserError, did_you_mean
 from elsewhere.images.attacks import adversarial
 from elsewhere.images.corruptions import SEVERITIES, checked, corrupt
-from elsewhere.images.pictures import ENDINGS, decoded
+from elsewhere.images.pictures import ENDINGS, decoded, joined
 from elsewhere.metrics import classification_metrics
 from elsewhere.run import Run
 from elsewhere.splitting import held_out
@@ -153,7 +153,7 @@ def domains_task(
         raise UserError(f"the home share must lie between 0 and a half, not {home_share}")
     at_home = [d for d in everywhere if d != leave_out] if leave_out is not None else [source or everywhere[0]]
     parts = {name: _parts(whole.take(np.flatnonzero(place == name)), home_share, run, name) for name in everywhere}
-    train, stop, test = (_joined([parts[d][k] for d in at_home]) for k in range(3))
+    train, stop, test = (joined([parts[d][k] for d in at_home]) for k in range(3))
     home = Domain("home" if len(at_home) > 1 else at_home[0], test, "home")
     others = [d for d in everywhere if d not in at_home]
     stress = stress_domains(test, corruptions, severities, seed)
@@ -171,14 +171,6 @@ def _parts(data: Examples, share: float, run: Run, name: str) -> tuple[Examples,
     if not test.any() or not stop.any() or stop.all():
         raise UserError(f"{name} has {len(data)} pictures, too few to hold out {share:.0%} of them")
     return rest.take(np.flatnonzero(~stop)), rest.take(np.flatnonzero(stop)), data.take(np.flatnonzero(test))
-
-
-def _joined(parts: Sequence[Examples]) -> Examples:
-    first = parts[0]
-    if len(parts) == 1:
-        return first
-    columns = {k: np.concatenate([p.columns[k] for p in parts]) for k in first.columns}
-    return Examples(np.concatenate([np.asarray(p.inputs) for p in parts]), np.concatenate([np.asarray(p.labels) for p in parts]), columns, first.classes)
 
 
 def stress_domains(home: Examples, corruptions: str | Sequence[str], severities: int | Sequence[int], seed: int) -> list[Domain[Examples]]:

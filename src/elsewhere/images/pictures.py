@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from elsewhere.data import Array
+from elsewhere.data import Array, Examples
 from elsewhere.errors import UserError, one_line
 from elsewhere.identity import digest
 from elsewhere.places import cache
@@ -88,3 +88,12 @@ def cropped(picture: Any, side: int) -> Any:
     wide, high = max(side, round(wide * factor)), max(side, round(high * factor))
     left, top = (wide - side) // 2, (high - side) // 2
     return picture.resize((wide, high), Image.Resampling.BILINEAR).crop((left, top, left + side, top + side))
+
+
+def joined(parts: Sequence[Examples]) -> Examples:
+    """Return labelled pictures of several places as one; columns that only some have are left out."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    columns = {k: np.concatenate([p.columns[k] for p in parts]) for k in first.columns if all(k in p.columns for p in parts)}
+    return Examples(np.concatenate([np.asarray(p.inputs) for p in parts]), np.concatenate([np.asarray(p.labels) for p in parts]), columns, first.classes)

@@ -14,9 +14,11 @@ import numpy as np
 
 from elsewhere.data import Array, Examples, find, root
 from elsewhere.errors import UserError, did_you_mean, one_line
+from elsewhere.identity import digest
 from elsewhere.images.attacks import adversarial
 from elsewhere.images.corruptions import SEVERITIES
 from elsewhere.images.folders import stress_domains
+from elsewhere.images.pictures import as_array, stacked
 from elsewhere.metrics import classification_metrics
 from elsewhere.run import Run
 from elsewhere.splitting import held_out
@@ -60,8 +62,6 @@ def _first_channels(images: Array) -> Array:
 
 
 def _drawn_one_by_one(held: Any, side: int | None) -> tuple[Array, Array]:
-    from elsewhere.images.pictures import as_array, stacked
-
     pairs = [held[k] for k in range(len(held))]
     return stacked([as_array(picture, side) for picture, _ in pairs]), np.array([int(label) for _, label in pairs])
 
@@ -70,8 +70,6 @@ def parquet_set(path: str | os.PathLike[str], image: str = "img", label: str = "
     """Return labelled pictures of a Parquet file whose column ``image`` holds encoded bytes (or structs with ``bytes``), as data hubs lay them out."""
     import pyarrow.parquet as pq
     from PIL import Image, UnidentifiedImageError
-
-    from elsewhere.images.pictures import as_array, stacked
 
     try:
         table = pq.read_table(path, columns=[image, label])
@@ -135,6 +133,71 @@ def cifar10_small(
     """A balanced part of CIFAR-10 (``train.parquet``, ``test.parquet``): photographs at home and under common corruptions."""
     place = Path(path or find("cifar10-small", "save CIFAR-10 as train.parquet and test.parquet with columns img and label into that folder"))
     return _corrupted(_parquet(str(place / "train.parquet"), None), _parquet(str(place / "test.parquet"), None), seed, corruptions, severities, train_images, test_images, attacks)
+
+
+@task("wilds", files=("path",), learners=("prior", "linear-probe:backbone=torchvision:resnet18", "fine-tune"), reader="pictures")
+def wilds(seed: int = 0, name: str = "camelyon17", path: str | None = None, side: int = 96) -> Task[Examples]:
+    """A set of WILDS by its own package, with its official splits: trained in its places, judged at home and in its test places.
+
+    Where the package has one held-out part at home, that part is halved into one to stop by and one to judge by (spec 01, 2.1).
+    """
+    try:
+        from wilds import get_dataset  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    except ImportError as error:
+        raise UserError("the sets of WILDS are read by their own package: pip install wilds") from error
+    try:
+        held = get_dataset(dataset=name, root_dir=os.fspath(path or root() / "wilds"), download=False)
+    except (ValueError, OSError, FileNotFoundError) as error:
+        raise UserError(f"WILDS' {name} cannot be read: {one_line(error, 120)}") from error
+    known = held.split_dict
+    parts = {part: _wilds_part(held, part, side) for part in ("train", "id_val", "id_test", "test") if part in known}
+    if "id_val" in parts and "id_test" in parts:
+        stop, home = parts["id_val"], parts["id_test"]
+    else:
+        only = parts.get("id_val", parts.get("id_test"))
+        if only is None:
+            raise UserError(f"WILDS' {name} has no held-out part at home (id_val or id_test)")
+        half = held_out(only, 0.5, Run(seed).rng("home"))
+        stop, home = only.take(np.flatnonzero(~half)), only.take(np.flatnonzero(half))
+    metrics = classification_metrics(classes=len(home.classes or ()))
+    return Task(Source(parts["train"], stop), [Domain("home", home, "home"), Domain("test", parts["test"])], metrics, ("shift-decomposition",))
+
+
+def _wilds_part(held: Any, part: str, side: int) -> Examples:
+    subset = held.get_subset(part)
+    pictures = Opened(subset, side)
+    labels = np.asarray(subset.y_array).astype(np.int64).reshape(-1)
+    return Examples(pictures, labels, {"id": np.arange(len(labels))}, tuple(str(k) for k in range(int(held.n_classes))))
+
+
+class Opened:
+    """Pictures of somebody's data set, opened when they are asked for: a lazy [n, channels, side, side] of bytes."""
+
+    def __init__(self, held: Any, side: int, rows: Array | None = None) -> None:
+        self.held, self.side = held, side
+        self.rows = np.arange(len(held)) if rows is None else rows
+        self.shape, self.dtype, self.ndim = (len(self.rows), 3, side, side), np.dtype(np.uint8), 4
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, (int, np.integer)):
+            return np.asarray(Opened(self.held, self.side, self.rows[at : at + 1]))[0]
+        return Opened(self.held, self.side, self.rows[at])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        def one(row: Any) -> Array:
+            picture = as_array(self.held[int(row)][0], self.side)
+            return picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
+
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            out = np.stack(list(pool.map(one, self.rows))).transpose(0, 3, 1, 2) if len(self.rows) else np.empty(self.shape, np.uint8)
+        return out if dtype is None else out.astype(dtype)
+
+    def content_key(self) -> str:
+        """Say what these are: the rows of a published, fixed set."""
+        return digest([type(self.held).__name__, getattr(getattr(self.held, "dataset", None), "dataset_name", ""), len(self.held), self.side, digest(self.rows.tolist())])
 
 
 def _corrupted(

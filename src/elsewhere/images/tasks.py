@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from elsewhere.data import Examples, find, root
 from elsewhere.errors import UserError, did_you_mean
 from elsewhere.images import data
+from elsewhere.images.pictures import joined
 from elsewhere.images.shifts import SHIFTS, shift
 from elsewhere.metrics import classification_metrics
 from elsewhere.run import Run
@@ -66,11 +68,14 @@ def _optdigits() -> Examples:
 
 
 @task("handwriting", choices={"source": ["employees"]}, files=("path",), learners=LEARNERS, reader="digit-pictures")
-def handwriting(seed: int = 0, source: str = "employees", path: str | None = None, writers: Sequence[str] = data.WRITERS, also: str | Sequence[str] = ()) -> Task[Examples]:
+def handwriting(
+    seed: int = 0, source: str = "employees", path: str | None = None, writers: Sequence[str] = data.WRITERS, also: str | Sequence[str] = (), leave_out: str | None = None
+) -> Task[Examples]:
     """Digits by census employees, students, Italians (Semeion), people with a tablet pen (pen) and Turkish forms (optdigits).
 
     Trained on one group, judged on a held-out quarter of each; writers are disjoint where they are known. ``also`` names
-    sets of torchvision (``USPS``, ``MNIST``, ``SVHN``) that lie under the data root in ``torchvision``.
+    sets of torchvision (``USPS``, ``MNIST``, ``SVHN``) that lie under the data root in ``torchvision``. ``leave_out`` trains on
+    all groups but one instead.
     """
     also = [also] if isinstance(also, str) else also
     groups = {name: _group(name, path) for name in writers} | {name.lower(): _also(name) for name in also}
@@ -79,10 +84,22 @@ def handwriting(seed: int = 0, source: str = "employees", path: str | None = Non
     if len(groups) < 2:
         raise UserError(f"the task has 1 group of writers, {source!r}; an assay needs a source and at least 1 other")
     run = Run(seed)
+    if leave_out is not None:
+        return _without(groups, leave_out, run)
     fitted_on, home = split(groups[source], run)
     away = {name: whole.take(held_out(whole, HOME_SHARE, run.rng(f"split {name}"))) for name, whole in groups.items() if name != source}
     domains = [Domain(source, home, "home"), *(Domain(name, part) for name, part in away.items())]
     return Task(fitted_on, domains, classification_metrics(classes=len(data.CLASSES)), FINDINGS)
+
+
+def _without(groups: dict[str, Examples], left_out: str, run: Run) -> Task[Examples]:
+    """Return the task that trains on every group but one."""
+    if left_out not in groups:
+        raise UserError(f"there are no writers {left_out!r}{did_you_mean(left_out, groups)}")
+    parts = {name: split(whole, replace(run, seed=run.integer(f"split {name}"))) for name, whole in groups.items() if name != left_out}
+    trains, stops, homes = (joined(each) for each in zip(*((s.train, s.validation, home) for s, home in parts.values()), strict=True))
+    there = groups[left_out].take(held_out(groups[left_out], HOME_SHARE, run.rng(f"split {left_out}")))
+    return Task(Source(trains, stops), [Domain("home", homes, "home"), Domain(left_out, there)], classification_metrics(classes=len(data.CLASSES)), FINDINGS)
 
 
 def _group(name: str, path: str | None) -> Examples:
