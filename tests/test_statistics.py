@@ -289,3 +289,13 @@ def test_learners_around_learners_pass_the_check() -> None:
 
     for made in (TemperatureScaled(make_learner("mlp", {"steps": 5})), Ensemble(make_learner("mlp", {"steps": 5}), members=2)):
         check_learner(made, penguins(0))
+
+
+def test_a_domain_with_few_examples_is_of_no_kind() -> None:
+    from elsewhere.assay.analysis import pairs
+
+    scores = world(pairs=1)
+    assert pairs(scores, "accuracy").kind.tolist() == ["line"]
+    few = scores.assign(n=np.where(scores.domain == "there", 29, scores.n))
+    assert pairs(few, "accuracy").kind.tolist() == ["too few"]
+    assert pairs(few, "accuracy").rho.notna().all()  # its numbers are shown

@@ -141,6 +141,21 @@ def mean_over_pairs(parts: Sequence[Tensor], distance: Callable[[Tensor, Tensor]
     return torch.stack(found).mean()
 
 
+@dataclass
+class Penalised(DomainLearner):
+    """What methods with an annealed penalty share; a subclass writes ``both`` and has the fields ``weight`` and ``warm_up``."""
+
+    weight: float = 1.0
+    warm_up: int = 500
+
+    def both(self, network: Any, batch: DomainBatch) -> tuple[Tensor, Tensor]:
+        """Return the mean loss over domains and the penalty."""
+        raise NotImplementedError(f"{type(self).__name__} has no penalty")
+
+    def stepper(self, optimizer: Callable[[Any], Any]) -> Any:
+        return Annealed(self.network_, self.both, optimizer, self.weight, self.warm_up, schedule=self.scheduler(), clip=self.clip, accumulate=self.accumulate, average=self.average)
+
+
 class Annealed(Descent):
     """Gradient descent whose penalty weighs 1 for ``warm_up`` steps and ``weight`` after; the optimiser begins anew at the switch, as DomainBed's does."""
 

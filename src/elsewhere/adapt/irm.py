@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elsewhere.adapt.domains import Annealed, DomainBatch, DomainLearner
+from elsewhere.adapt.domains import DomainBatch, Penalised
 from elsewhere.nn.learners import first_of
 
 
 @dataclass
-class Irm(DomainLearner):
+class Irm(Penalised):
     """mean_e ℓ_e + λ mean_e P_e, P_e the product of two halves' gradients of the loss by a scale of the logits, at 1 (Arjovsky et al. 2019, IRMv1, unbiased).
 
     Args:
@@ -22,10 +22,6 @@ class Irm(DomainLearner):
     """
 
     weight: float = 100.0
-    warm_up: int = 500
-
-    def stepper(self, optimizer: Any) -> Any:
-        return Annealed(self.network_, self.both, optimizer, self.weight, self.warm_up, schedule=self.scheduler(), clip=self.clip, accumulate=self.accumulate, average=self.average)
 
     def both(self, network: Any, batch: DomainBatch) -> tuple[Tensor, Tensor]:
         """Return the mean loss over domains and the mean penalty."""

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from elsewhere.adapt.domains import Annealed, DomainBatch, DomainLearner
+from elsewhere.adapt.domains import DomainBatch, Penalised
 
 
 @dataclass
-class VRex(DomainLearner):
+class VRex(Penalised):
     """mean_e ℓ_e + λ · population variance of ℓ_e over domains (Krueger et al. 2021).
 
     Args:
@@ -20,10 +20,6 @@ class VRex(DomainLearner):
     """
 
     weight: float = 10.0
-    warm_up: int = 500
-
-    def stepper(self, optimizer: Any) -> Any:
-        return Annealed(self.network_, self.both, optimizer, self.weight, self.warm_up, schedule=self.scheduler(), clip=self.clip, accumulate=self.accumulate, average=self.average)
 
     def both(self, network: Any, batch: DomainBatch) -> tuple[Tensor, Tensor]:
         """Return the mean and the variance of the domains' losses."""

@@ -16,6 +16,7 @@ from scipy.stats import norm, rankdata, t
 from elsewhere.data import Array
 
 ENOUGH = 8  # trials of a pair, for a line
+LEAST_JUDGED = 30  # examples of a domain, for a kind
 UNIT_METRICS = ("accuracy", "balanced_accuracy", "auroc", "worst_group_accuracy")  # in [0, 1]: their lines are straight on probit axes
 BOUNDED = (*UNIT_METRICS, "ece", "confidence", "majority_share", "demographic_disparity", "equalised_odds")  # intervals are cut at 0 and 1
 MOST_COMPARED = 40  # learners that are compared pair by pair; the others rank behind them
@@ -339,6 +340,7 @@ def pairs(scores: pd.DataFrame, metric: str, thresholds: Thresholds = Thresholds
         nothing = (float("nan"), float("nan"), float("nan"))
         rho, low, high = rank_correlation(home, away) if len(points) >= ENOUGH else nothing
         kind = kind_of_pair(home, away, n_home, n_away, majority, line, thresholds, (rho, low, high)) if probit else ""
+        kind = "too few" if kind and n_away < LEAST_JUDGED else kind
         told = {} if line is None else {"slope": line.slope, "slope_low": line.slope_low, "slope_high": line.slope_high, "intercept": line.intercept, "r2": line.r2, "residual": line.residual}
         rows.append({"task": task, "domain": domain, "trials": len(points), "kind": kind, "rho": rho, "rho_low": low, "rho_high": high, **told})
     columns = ["task", "domain", "trials", "kind", "rho", "rho_low", "rho_high", "slope", "slope_low", "slope_high", "intercept", "r2", "residual"]

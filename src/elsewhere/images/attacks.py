@@ -32,8 +32,9 @@ def adversarial(radii: Sequence[float] = RADII, steps: int = 100, most: int = MO
             raise Undefined("only networks that classify can be attacked")
         if np.ndim(data.inputs) != 4:
             raise Undefined("the inputs are no pictures")
+        device = next(fitted.network_.parameters()).device
         x, y = as_tensor(data.inputs[:most]), torch.as_tensor(np.asarray(data.labels[:most])).long()  # type: ignore[index]
-        held = robust(fitted.outputs, x, y, radii, steps)
+        held = robust(lambda t: fitted.outputs(t.to(device)).to(t.device), x, y, radii, steps)
         told = {f"{r:g}": _padded(held[k], len(data)) for k, r in enumerate(radii)}
         return {"": _padded(held.mean(0), len(data)), **told}
 

@@ -16,11 +16,11 @@ from torch.nn import functional
 
 from elsewhere.data import Array, Examples
 from elsewhere.errors import UserError, did_you_mean, one_line
+from elsewhere.images.pictures import picture_files
 from elsewhere.images.shifts import translate
 
 CLASSES = tuple("0123456789")
 WRITERS = ("employees", "students", "semeion", "pen", "optdigits")
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm")
 _SERIES = {"employees": 0, "students": 4}  # of NIST SD-19: hsf_0 and hsf_4
 
 
@@ -213,12 +213,7 @@ def read_pictures(path: str | os.PathLike[str]) -> tuple[list[str], Array]:
     """
     from PIL import Image, UnidentifiedImageError
 
-    place = Path(path)
-    if not place.exists():
-        raise UserError(f"there is no file or folder {path}")
-    files = sorted(p for p in place.rglob("*") if p.suffix.lower() in ENDINGS) if place.is_dir() else [place]
-    if not files:
-        raise UserError(f"{path} holds no pictures ({', '.join(ENDINGS)})")
+    names, files = picture_files(path)
     found = []
     for file in files:
         try:
@@ -226,7 +221,6 @@ def read_pictures(path: str | os.PathLike[str]) -> tuple[list[str], Array]:
                 found.append(np.asarray(picture.convert("L")))
         except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
             raise UserError(f"{file} cannot be read as a picture: {one_line(error, 80)}") from error
-    names = [str(f.relative_to(place)) if place.is_dir() else f.name for f in files]
     return names, _stacked(found)
 
 

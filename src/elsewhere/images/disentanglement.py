@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -33,27 +33,36 @@ def read_out() -> Any:
     return Mlp(width=256, depth=5, steps=5000, batch=128, learning_rate=1e-4, schedule="constant")
 
 
+@dataclass
 class Encoding(Learner[Examples, Prediction]):
     """What the four encoders share: training without labels, the mean code as representation, a head that reads it.
 
     The encoder is fitted once per source and seed and shared by all heads (``Probe``); ``head=None`` is the encoder alone.
+
+    Args:
+        latent: size of the code.
+        batch: images a step; of pairs, two a pair.
+        steps: of training.
+        learning_rate: of Adam.
+        head: what reads the code; None: the encoder alone.
     """
 
-    name: str = "vae"
-    latent: int
-    batch: int
-    steps: int
-    learning_rate: float
-    head: Any
+    latent: int = 10
+    batch: int = 64
+    steps: int = 4000
+    learning_rate: float = 1e-4
+    head: Any = field(default_factory=read_out)
+
+    architecture: ClassVar[str] = "vae"
 
     def fit(self, source: Source[Any], run: Run = Run()) -> Self:
         vars(self).pop("probe_", None)
         if self.head is not None:
-            alone = replace(self, head=None)  # type: ignore[type-var]
+            alone = replace(self, head=None)
             self.probe_ = Probe(alone, self.head).fit(source, run)
             return self
         draw = self.draw(source.train, run)
-        self.network_ = seeded(run, lambda: build(self.name, shape=list(source.train.inputs.shape[1:]), head=False, latent=self.latent))
+        self.network_ = seeded(run, lambda: build(self.architecture, shape=list(source.train.inputs.shape[1:]), head=False, latent=self.latent))
         train(Descent(self.network_, self.loss, adam(self.learning_rate)), draw, run, steps=self.steps)
         return self
 
@@ -116,11 +125,7 @@ class BetaVae(Encoding):
 
     Args:
         beta: weight of the divergence.
-        latent: size of the code.
-        batch: images a step.
-        steps: of training.
-        learning_rate: of Adam.
-        head: what reads the code; None: the encoder alone.
+        latent, batch, steps, learning_rate, head: as for ``Encoding``.
 
     Examples:
         >>> data = Examples(np.zeros((4, 1, 32, 32), np.uint8), np.zeros((4, 2), np.float32))
@@ -129,11 +134,6 @@ class BetaVae(Encoding):
     """
 
     beta: float = 1.0
-    latent: int = 10
-    batch: int = 64
-    steps: int = 4000
-    learning_rate: float = 1e-4
-    head: Any = field(default_factory=read_out)
 
     def loss(self, network: Any, pictures: Tensor) -> Tensor:
         return v.beta_vae_loss(network(pictures), pictures, self.beta)
@@ -146,7 +146,7 @@ class AdaGvae(PairEncoding):
     Args:
         beta: weight of the divergence.
         changes: k, how many factors differ within a pair, or "random".
-        latent, batch, steps, learning_rate, head: as for ``BetaVae``; the batch counts images, two a pair.
+        latent, batch, steps, learning_rate, head: as for ``Encoding``.
 
     Examples:
         >>> from elsewhere.images.worlds import sprites
@@ -157,11 +157,6 @@ class AdaGvae(PairEncoding):
 
     beta: float = 1.0
     changes: int | Literal["random"] = 1
-    latent: int = 10
-    batch: int = 64
-    steps: int = 4000
-    learning_rate: float = 1e-4
-    head: Any = field(default_factory=read_out)
 
     def partner(self, pairs: Pairs, rows: Array, rng: np.random.Generator) -> Array:
         return pairs.changed(rows, self.changes, rng)
@@ -179,18 +174,13 @@ class SlowVae(PairEncoding):
         gamma: weight of the transition's divergence.
         rate: λ of the transition between codes.
         walk: rate of the walk that draws the second image.
-        latent, batch, steps, learning_rate, head: as for ``BetaVae``.
+        latent, batch, steps, learning_rate, head: as for ``Encoding``.
     """
 
     beta: float = 1.0
     gamma: float = 10.0
     rate: float = 6.0
     walk: float = 1.0
-    latent: int = 10
-    batch: int = 64
-    steps: int = 4000
-    learning_rate: float = 1e-4
-    head: Any = field(default_factory=read_out)
 
     def partner(self, pairs: Pairs, rows: Array, rng: np.random.Generator) -> Array:
         return pairs.walked(rows, self.walk, rng)
@@ -205,16 +195,11 @@ class Pcl(PairEncoding):
 
     Args:
         walk: rate of the walk that draws the second image.
-        latent, batch, steps, learning_rate, head: as for ``BetaVae``.
+        latent, batch, steps, learning_rate, head: as for ``Encoding``.
     """
 
-    name = "contrast"
+    architecture: ClassVar[str] = "contrast"
     walk: float = 1.0
-    latent: int = 10
-    batch: int = 64
-    steps: int = 4000
-    learning_rate: float = 1e-4
-    head: Any = field(default_factory=read_out)
 
     def partner(self, pairs: Pairs, rows: Array, rng: np.random.Generator) -> Array:
         return pairs.walked(rows, self.walk, rng)

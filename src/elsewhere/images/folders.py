@@ -16,7 +16,7 @@ from elsewhere.data import Array, Examples, listed
 from elsewhere.errors import UserError, did_you_mean
 from elsewhere.images.attacks import adversarial
 from elsewhere.images.corruptions import SEVERITIES, checked, corrupt
-from elsewhere.images.pictures import ENDINGS, decoded, joined
+from elsewhere.images.pictures import ENDINGS, decoded, joined, picture_files
 from elsewhere.metrics import classification_metrics
 from elsewhere.run import Run
 from elsewhere.splitting import held_out
@@ -280,15 +280,9 @@ def _factor_reader(path: str, factors: str, side: int, split: Sequence[str], kep
 
 def new_pictures(path: str | os.PathLike[str], about: Mapping[str, Any]) -> Examples:
     """Return pictures, one file or a folder of them, in the size that a fitted model knows."""
-    place = Path(path)
-    if not place.exists():
-        raise UserError(f"there is no file or folder {path}")
-    files = sorted(p for p in place.rglob("*") if p.suffix.lower() in ENDINGS) if place.is_dir() else [place]
-    if not files:
-        raise UserError(f"{path} holds no pictures ({', '.join(ENDINGS)})")
+    names, files = picture_files(path)
     shape = list(about.get("shape") or [])
     images = decoded(files, int(shape[-1]) if shape else None)
     if shape and images.shape[1] != shape[0]:
         images = np.repeat(images, 3, axis=1) if shape[0] == 3 else np.round(images.mean(1, keepdims=True)).astype(np.uint8)
-    names = [str(f.relative_to(place)) if place.is_dir() else f.name for f in files]
     return Examples(images, None, {"id": np.array(names)})

@@ -22,6 +22,17 @@ KEPT_FROM = 64 << 20  # bytes from which decoded pictures are kept on disk and m
 CROP = 0.875  # the share of a resized picture that a centre crop keeps (spec 01, 2.2)
 
 
+def picture_files(path: str | os.PathLike[str]) -> tuple[list[str], list[Path]]:
+    """Return names and paths of a picture, or of every picture below a folder in order of name."""
+    place = Path(path)
+    if not place.exists():
+        raise UserError(f"there is no file or folder {path}")
+    files = sorted(p for p in place.rglob("*") if p.suffix.lower() in ENDINGS) if place.is_dir() else [place]
+    if not files:
+        raise UserError(f"{path} holds no pictures ({', '.join(ENDINGS)})")
+    return [str(f.relative_to(place)) if place.is_dir() else f.name for f in files], files
+
+
 def decoded(paths: Sequence[Path], side: int | None = None) -> Array:
     """Return pictures as uint8 [n, channels, height, width], decoded in threads.
 

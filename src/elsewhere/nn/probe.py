@@ -80,7 +80,7 @@ class LinearProbe(NetworkLearner):
         if self.backbone_ is None:
             return np.asarray(x).reshape(len(x), -1) if x.dtype != np.uint8 else np.asarray(x, np.float32).reshape(len(x), -1) / 255
         network = self.backbone_ if self.layer is None else UpTo(self.backbone_, self.layer)
-        key = ["features", self.backbone_.built, self._weights_key, self.layer, content_key(np.asarray(x)), run.precision]
+        key = ["features", self.backbone_.built, self._weights_key, self.layer, content_key(x), run.precision]
         return run.cached(key, lambda: in_batches(network, x, run, output=None))
 
     def outputs(self, x: Tensor) -> Tensor:
