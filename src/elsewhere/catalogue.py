@@ -56,8 +56,8 @@ _TABLE_OPTIONS = (
     Option("weight", "text", "column of weights, used by metrics and by learners that can"),
     Option("id", "text", "column that names a row"),
     Option("kind", "text", "classification or regression; told from the column if not given"),
-    Option("home-share", "float", "share of the source held out as home; default 0.25"),
-    Option("unlabelled", "flag", "grant half of every domain elsewhere, without labels, to learners that ask for it"),
+    Option("home-share", "float", "share of the source held out as home; default 0.25 for tables, 0.1 for pictures"),
+    Option("unlabelled", "flag", "grant data of every domain elsewhere, without labels, to learners that ask for it"),
 )
 
 _FOLDER_OPTIONS = (
@@ -73,8 +73,8 @@ _FOLDER_OPTIONS = (
     Option("split", "list", "of the factors: random, composition, interpolation, extrapolation; default: each"),
     Option("kept", "list", "factors that are never held out"),
     Option("categorical", "list", "factors whose values have no order"),
-    Option("home-share", "float", "share of the source held out as home; default 0.25"),
-    Option("unlabelled", "flag", "grant half of every domain elsewhere, without labels, to learners that ask for it"),
+    Option("home-share", "float", "share of the source held out as home; default 0.25 for tables, 0.1 for pictures"),
+    Option("unlabelled", "flag", "grant data of every domain elsewhere, without labels, to learners that ask for it"),
 )
 
 _CATALOGUE: dict[str, dict[str, Entry]] = {

@@ -57,10 +57,11 @@ def _with_options(kind: str) -> Callable[[Callable[..., None]], Callable[..., No
 
 
 @app.command(epilog="Examples:  elsewhere assay penguins  |  elsewhere assay people.csv --predict income --domain state  |  "
+             "elsewhere assay photos/ --learner cnn --learner coral  |  elsewhere assay sprites:split=extrapolation --learner cnn  |  "
              "elsewhere assay study.toml --out results/mine --workers 2  |  elsewhere assay study.toml --engine ray --address auto --out s3://bucket/mine")  # fmt: skip
 @_with_options("readers")
 def assay(
-    what: Annotated[str, typer.Argument(help="a table (CSV, Parquet), a study file, or the name of a study or task")],
+    what: Annotated[str, typer.Argument(help="a table (CSV, Parquet), a folder of pictures, a study file, or the name of a study or task")],
     learner: Annotated[list[str] | None, typer.Option(help="NAME or NAME:field=value,…; may be given again")] = None,
     seeds: Annotated[int | None, typer.Option(help="number of seeds [default: 3]")] = None,
     out: Annotated[str | None, typer.Option(help="folder of the result, or a URL (s3://…); given again, only what is missing runs [default: results/<name>-<time>]")] = None,

@@ -41,7 +41,9 @@ class FactorMap(Explainer):
 
     def applies(self, result: Result) -> str | None:
         scores = result.scores()
-        if not len(scores) or not scores.metric.astype(str).str.startswith("error/").any():
+        if not len(scores):
+            return "no trial has finished"
+        if not scores.metric.astype(str).str.startswith("error/").any():
             return "no task of this result has known factors"
         return None
 

@@ -131,7 +131,7 @@ def _table(folder: str, table: str, kept: tuple[str, ...], categorical: tuple[st
 def factor_table(
     seed: int = 0,
     split: str = "extrapolation",
-    folder: str = ".",
+    folder: str | None = None,
     table: str = "factors.csv",
     kept: str | Sequence[str] = (),
     categorical: str | Sequence[str] = (),
@@ -141,5 +141,7 @@ def factor_table(
     full: bool = False,
 ) -> Task[FactorImages]:
     """A folder of images and a CSV ``file, factor1, factor2, …`` beside them."""
+    if folder is None:
+        raise UserError("factor-table needs folder=FOLDER, with a table of factors in it")
     named = [(v,) if isinstance(v, str) else tuple(v) for v in (kept, categorical)]
     return factor_task(_table(folder, table, named[0], named[1], side), split, seed, fraction=fraction, train_images=train_images, full=full)

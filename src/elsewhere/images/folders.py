@@ -92,7 +92,7 @@ def _folder(path: str, side: int, columns: str | None, mark: int) -> tuple[Folde
 @task("image-folder", files=("path", "columns"), learners=LEARNERS, reader="pictures")
 def image_folder(
     seed: int = 0,
-    path: str = ".",
+    path: str | None = None,
     source: str | None = None,
     leave_out: str | None = None,
     side: int = 64,
@@ -120,6 +120,8 @@ def image_folder(
         unlabelled: grant the other domains' training parts without labels.
         attacks: also measure adversarial accuracy (long).
     """
+    if path is None:
+        raise UserError("image-folder needs path=FOLDER, with <domain>/<class>/<file> in it")
     found, images = _folder(os.fspath(path), side, columns, os.stat(path).st_mtime_ns)
     kept = _kept_classes(found, classes)
     names = tuple(found.classes[k] for k in kept)
