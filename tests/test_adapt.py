@@ -264,7 +264,7 @@ def small_task(unlabelled: bool = False) -> Task:
 
 @pytest.mark.parametrize("kind", ALL, ids=lambda k: k.__name__)
 def test_every_method_passes_the_check_of_learners(kind: type[DomainLearner]) -> None:
-    check_learner(kind(steps=4, batch=8), small_task())
+    assert check_learner(kind(steps=4, batch=8), small_task()) == []
 
 
 @pytest.mark.parametrize("kind", [Coral, Mmd, Dann], ids=lambda k: k.__name__)

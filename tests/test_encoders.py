@@ -11,13 +11,14 @@ from scipy.integrate import quad
 from scipy.stats import chisquare, norm
 
 import elsewhere as ew
-from elsewhere.assay.study import make_learner
+from elsewhere.assay.study import make_learner, parse_learner
 from elsewhere.checks import check_learner
 from elsewhere.data import Examples
 from elsewhere.errors import NotOffered, UserError
 from elsewhere.images import factor_tasks
 from elsewhere.images.disentanglement import AdaGvae, BetaVae, Pcl, SlowVae
 from elsewhere.images.worlds import sprites
+from elsewhere.metrics import classification_metrics
 from elsewhere.nn import variational as v
 from elsewhere.nn.building import build
 from elsewhere.nn.geometric import turned
@@ -224,7 +225,7 @@ def test_an_example_without_partner_is_its_own_and_many_are_an_error() -> None:
 @pytest.mark.parametrize("kind", [BetaVae, AdaGvae, SlowVae, Pcl])
 def test_encoders_pass_the_check_of_learners(kind: type) -> None:
     task = factor_tasks.factor_task(sprites(orientations=1), "random", 0)
-    check_learner(kind(head=head(), **QUICK), task)
+    assert check_learner(kind(head=head(), **QUICK), task) == []
 
 
 def test_an_encoder_is_fitted_once_and_shared_by_its_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,6 +323,16 @@ def test_every_learner_reads_factors_in_one_smoke_trial(tmp_path: Path) -> None:
     small = Task(whole.source, [Domain(d.name, d.load().take(np.arange(40)), d.role) for d in whole.domains], whole.metrics)
     result = ew.assay(ew.named("few", small), learners=named, seeds=1, out=tmp_path / "r")
     assert result.trials().status.tolist() == ["done"] * len(named), set(result.trials().reason)
+
+
+@pytest.mark.parametrize("name", ["cnn:augment=augmix", "coordconv", "coordinate-mlp", "rotation-equivariant", "spatial-transformer", "fine-tune:backbone=small-cnn,augment=randaugment"])
+def test_learners_of_pictures_pass_the_check(name: str) -> None:
+    learner = parse_learner(f"{name}{',' if ':' in name else ':'}steps=2,batch=8").learner
+    assert check_learner(learner, factor_tasks.factor_task(sprites(16, orientations=1), "random", 0, train_images=60)) == []
+    rng = np.random.default_rng(0)
+    data = Examples(rng.integers(0, 256, (40, 3, 16, 16), dtype=np.uint8), np.arange(40) % 2, {}, ("a", "b"))
+    task = Task(ew.Source(data), [Domain("home", data, "home")], classification_metrics())
+    assert check_learner(learner, task) == []
 
 
 def test_several_numbers_an_example_are_learnt_at_once() -> None:

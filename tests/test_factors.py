@@ -458,6 +458,50 @@ def test_the_factor_map_finds_planted_failures(tmp_path: Path) -> None:
         result.explain(FactorMap(split="sideways"))
 
 
+@dataclass
+class Clamped(ew.Learner[Examples, ew.ValuePrediction]):
+    """Reads every factor right, but no x above the largest it was trained on."""
+
+    def fit(self, source: ew.Source[Examples], run: ew.Run = ew.Run()) -> Clamped:
+        self.most_ = float(np.asarray(source.train.labels)[:, 0].max())
+        return self
+
+    def predict(self, data: Examples, run: ew.Run = ew.Run()) -> ew.ValuePrediction:
+        flat = np.asarray(data.inputs).reshape(len(data), -1)
+        values = np.stack([flat[:, 0] / 7, flat[:, 6] / 7, flat[:, 12] / 2], 1)
+        values[:, 0] = np.minimum(values[:, 0], self.most_)
+        return ew.ValuePrediction(values)
+
+
+@dataclass
+class Broken(Clamped):
+    """Gives three rows that are no numbers."""
+
+    def predict(self, data: Examples, run: ew.Run = ew.Run()) -> ew.ValuePrediction:
+        values = super().predict(data, run).mean
+        values[:3] = np.nan
+        return ew.ValuePrediction(values)
+
+
+def test_predictions_that_are_no_numbers_fail_their_trial_and_the_study_goes_on(tmp_path: Path) -> None:
+    task = ew.named("toy", factor_tasks.factor_task(toy_world(), "random", 0))
+    learners = [ew.named("broken", Broken()), ew.named("fine", Clamped())]
+    trials = ew.assay(task, learners=learners, seeds=1, out=tmp_path / "r").trials().set_index("learner")
+    assert trials.status.to_dict() == {"broken": "failed", "fine": "done"}
+    assert "3 of" in trials.reason["broken"]
+    assert "not finite" in trials.reason["broken"]
+
+
+def test_predictions_of_the_wrong_shape_say_both_shapes(tmp_path: Path) -> None:
+    from elsewhere.images.metrics import factor_metrics
+
+    world = toy_world()
+    data, made = world.examples(np.arange(20)), split(world.factors, "random", 0.25)
+    metric = factor_metrics(world.factors, made, data.labels, data.labels)[0]
+    with pytest.raises(UserError, match=r"predictions have shape \[20\]; the labels have \[20, 3\]"):
+        metric.fn(ew.ValuePrediction(np.zeros(20)), data)
+
+
 def test_the_factor_map_does_not_apply_to_other_tasks(tmp_path: Path) -> None:
     result = ew.assay("penguins", learners=["prior"], seeds=1, out=tmp_path / "r")
     with pytest.raises(UserError, match="no task of this result has known factors"):
@@ -472,21 +516,6 @@ def toy_world() -> World:
         return np.repeat(factors.values(rows).astype(np.uint8), 6, axis=1)[:, :16].reshape(-1, 1, 4, 4)
 
     return World("toy", factors, (1, 4, 4), draw, 0.25)
-
-
-@dataclass
-class Clamped(ew.Learner[Examples, ew.ValuePrediction]):
-    """Reads every factor right, but no x above the largest it was trained on."""
-
-    def fit(self, source: ew.Source[Examples], run: ew.Run = ew.Run()) -> Clamped:
-        self.most_ = float(np.asarray(source.train.labels)[:, 0].max())
-        return self
-
-    def predict(self, data: Examples, run: ew.Run = ew.Run()) -> ew.ValuePrediction:
-        flat = np.asarray(data.inputs).reshape(len(data), -1)
-        values = np.stack([flat[:, 0] / 7, flat[:, 6] / 7, flat[:, 12] / 2], 1)
-        values[:, 0] = np.minimum(values[:, 0], self.most_)
-        return ew.ValuePrediction(values)
 
 
 def test_the_splits_are_all_offered() -> None:

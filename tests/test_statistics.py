@@ -288,7 +288,7 @@ def test_learners_around_learners_pass_the_check() -> None:
     from elsewhere.tables.tasks import penguins
 
     for made in (TemperatureScaled(make_learner("mlp", {"steps": 5})), Ensemble(make_learner("mlp", {"steps": 5}), members=2)):
-        check_learner(made, penguins(0))
+        assert check_learner(made, penguins(0)) == []
 
 
 def test_a_domain_with_few_examples_is_of_no_kind() -> None:

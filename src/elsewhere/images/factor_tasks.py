@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from dataclasses import replace
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from elsewhere.task import Domain, Source, Task, TaskFunction, task
 
 VALIDATION_SHARE = HOME_SHARE = 0.05
 MOST = 20_000  # test images of a domain that are scored: the standard error of R² is below .01
+KEPT = 1 << 26  # bytes of a domain's images up to which they are drawn once a task
 LEARNERS = ("prior", "ridge-regression", "cnn", "beta-vae")
 CHOICES = {"split": list(SPLITS)}
 FINDINGS = ("factors",)
@@ -36,7 +39,7 @@ def factor_task(world: World, kind: str, seed: int = 0, *, fraction: float | Non
         train_images: so many training images at most, drawn.
         full: score every test image instead of 20,000 of each domain.
     """
-    made, run = _split(world, kind, fraction or world.fraction), Run(seed)
+    made, run = _split(world, kind, world.fraction if fraction is None else fraction), Run(seed)
     order = made.train[run.rng("split").permutation(len(made.train))]
     size = max(1, round(HOME_SHARE * len(order)))
     home, stop, rest = order[:size], order[size : 2 * size], order[2 * size :]
@@ -63,15 +66,9 @@ def _drawn(world: World, rows: Array, run: Run, name: str, full: bool, new: str 
 
     def make() -> FactorImages:
         data = world.examples(chosen)
-        return data if new is None else _with_column(data, NEW, new)
+        return data if new is None else replace(data, columns={**data.columns, NEW: np.full(len(data), new)})
 
-    return make
-
-
-def _with_column(data: FactorImages, name: str, value: str) -> FactorImages:
-    from dataclasses import replace
-
-    return replace(data, columns={**data.columns, name: np.full(len(data), value)})
+    return cache(make) if len(chosen) * math.prod(world.shape) <= KEPT else make
 
 
 @lru_cache(maxsize=16)

@@ -7,7 +7,7 @@ Domain*): the training part is the small one, about 30 % of all images.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -182,16 +182,3 @@ def _checked(made: Split, factors: Factors) -> Split:
         kept = ", ".join(factors.kept) or "none"
         raise UserError(f"the {made.kind} split leaves no test image: kept factors are {kept}; keep fewer of them or hold out a larger fraction")
     return made
-
-
-def grid_variances(targets: Array) -> Array:
-    """Return Var_i, the population variance of each target over the whole grid [factors]: what every R² is measured by."""
-    return np.asarray(targets, np.float64).var(0)
-
-
-def names_of(factors: Factors, given: Sequence[str]) -> list[str]:
-    """Return the given names, checked."""
-    for name in given:
-        if name not in factors.names:
-            raise UserError(f"there is no factor {name!r}{did_you_mean(name, factors.names)}")
-    return list(given)
