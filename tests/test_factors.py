@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import elsewhere as ew
 from elsewhere.data import Examples
 from elsewhere.errors import UserError
-from elsewhere.images import factor_tasks, rooms, sprites, worlds
+from elsewhere.images import factor_tasks, pictures, rooms, sprites, worlds
 from elsewhere.images.factor_map import FactorMap, error_grid, outline
 from elsewhere.images.factors import SPLITS, Factors, Split, held_out_values, split
 from elsewhere.images.learners import Cnn
@@ -225,9 +225,9 @@ def test_lazy_pictures_are_what_is_drawn(monkeypatch: pytest.MonkeyPatch) -> Non
     world = worlds.sprites()
     rows = np.array([5, 40_000, 17])
     eager = world.images(rows)
-    monkeypatch.setattr(worlds, "IN_MEMORY", 0)
+    monkeypatch.setattr(pictures, "IN_MEMORY", 0)
     lazy = world.images(rows)
-    assert isinstance(lazy, worlds.Pictures)
+    assert isinstance(lazy, pictures.Lazy)
     assert (np.asarray(lazy) == eager).all()
     assert (np.asarray(lazy[np.array([2, 0])]) == eager[[2, 0]]).all()
     assert content_key(lazy) == content_key(world.images(rows)) != content_key(world.images(rows[:2]))

@@ -11,7 +11,7 @@ from PIL import Image
 
 import elsewhere as ew
 from elsewhere.errors import UserError
-from elsewhere.images import pictures
+from elsewhere.images import folders, pictures
 from elsewhere.images.folders import image_folder, scan
 
 Run = Callable[..., tuple[int, str, str]]
@@ -170,9 +170,16 @@ def test_large_sets_are_decoded_once_and_memory_mapped(folder: Path, tmp_path: P
     monkeypatch.setattr(pictures, "KEPT_FROM", 0)
     paths = sorted(folder.glob("*/*/*"))
     first = pictures.decoded(paths, 16)
-    assert isinstance(first, np.memmap)
     monkeypatch.setattr(pictures, "_decode", lambda *a: pytest.fail("decoded twice"))
     assert (pictures.decoded(paths, 16) == first).all()
+    monkeypatch.setattr(pictures, "IN_MEMORY", 0)
+    lazy = pictures.decoded(paths, 16)
+    assert isinstance(lazy, pictures.Lazy)
+    assert (np.asarray(lazy[np.array([3, 0])]) == first[[3, 0]]).all()
+    folders._folder.cache_clear()
+    result = ew.assay(str(folder), source="photo", side=16, learners=["cnn:steps=30", "linear-probe:steps=20,backbone=random-conv", "erm:steps=5,batch=4"], seeds=1, out=tmp_path / "r")
+    assert set(result.trials().status) == {"done"}  # nothing needs them all at once
+    folders._folder.cache_clear()
 
 
 # --- whole sets -------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from elsewhere.data import Array, Examples, listed
 from elsewhere.errors import UserError, did_you_mean
 from elsewhere.images.attacks import adversarial
 from elsewhere.images.corruptions import SEVERITIES, checked, corrupt
-from elsewhere.images.pictures import ENDINGS, decoded, joined, picture_files
+from elsewhere.images.pictures import ENDINGS, decoded, picture_files
 from elsewhere.metrics import classification_metrics
 from elsewhere.run import Run
 from elsewhere.splitting import held_out
@@ -84,7 +84,7 @@ def _columns(root: Path, table: str | None, files: Sequence[Path]) -> dict[str, 
 
 
 @lru_cache(maxsize=2)
-def _folder(path: str, side: int, columns: str | None, mark: int) -> tuple[Folder, Array]:
+def _folder(path: str, side: int, columns: str | None, mark: int) -> tuple[Folder, Any]:
     found = scan(path, columns)
     return found, decoded(found.paths, side)
 
@@ -154,25 +154,25 @@ def domains_task(
     if not 0 < home_share < 0.5:
         raise UserError(f"the home share must lie between 0 and a half, not {home_share}")
     at_home = [d for d in everywhere if d != leave_out] if leave_out is not None else [source or everywhere[0]]
-    parts = {name: _parts(whole.take(np.flatnonzero(place == name)), home_share, run, name) for name in everywhere}
-    train, stop, test = (joined([parts[d][k] for d in at_home]) for k in range(3))
+    parts = {name: _parts(whole, np.flatnonzero(place == name), home_share, run, name) for name in everywhere}
+    train, stop, test = (whole.take(np.concatenate([parts[d][k] for d in at_home])) for k in range(3))
     home = Domain("home" if len(at_home) > 1 else at_home[0], test, "home")
     others = [d for d in everywhere if d not in at_home]
     stress = stress_domains(test, corruptions, severities, seed)
-    granted = {d: parts[d][0].unlabelled() for d in others} if unlabelled else {}
-    domains = [home, *stress, *(Domain(d, parts[d][2]) for d in others)]
+    granted = {d: whole.take(parts[d][0]).unlabelled() for d in others} if unlabelled else {}
+    domains = [home, *stress, *(Domain(d, whole.take(parts[d][2])) for d in others)]
     metrics = classification_metrics("group" in whole.columns, len(whole.classes or ()))
     return Task(Source(train, stop, granted), domains, [*metrics, *([adversarial()] if attacks else [])], FINDINGS)
 
 
-def _parts(data: Examples, share: float, run: Run, name: str) -> tuple[Examples, Examples, Examples]:
-    """Return train, validation and test of one domain, stratified by class; units stay whole."""
-    test = held_out(data, share, run.rng(f"split {name}"))
-    rest = data.take(np.flatnonzero(~test))
-    stop = held_out(rest, share / (1 - share), run.rng(f"validation split {name}"))
+def _parts(whole: Examples, rows: Array, share: float, run: Run, name: str) -> tuple[Array, Array, Array]:
+    """Return the rows of one domain to train on, to stop by and to judge by, stratified by class; units stay whole."""
+    test = held_out(whole.take(rows), share, run.rng(f"split {name}"))
+    rest = rows[~test]
+    stop = held_out(whole.take(rest), share / (1 - share), run.rng(f"validation split {name}"))
     if not test.any() or not stop.any() or stop.all():
-        raise UserError(f"{name} has {len(data)} pictures, too few to hold out {share:.0%} of them")
-    return rest.take(np.flatnonzero(~stop)), rest.take(np.flatnonzero(stop)), data.take(np.flatnonzero(test))
+        raise UserError(f"{name} has {len(rows)} pictures, too few to hold out {share:.0%} of them")
+    return rest[~stop], rest[stop], rows[test]
 
 
 def stress_domains(home: Examples, corruptions: str | Sequence[str], severities: int | Sequence[int], seed: int) -> list[Domain[Examples]]:

@@ -14,11 +14,10 @@ import numpy as np
 
 from elsewhere.data import Array, Examples, find, root
 from elsewhere.errors import UserError, did_you_mean, one_line
-from elsewhere.identity import digest
 from elsewhere.images.attacks import adversarial
 from elsewhere.images.corruptions import SEVERITIES
 from elsewhere.images.folders import stress_domains
-from elsewhere.images.pictures import as_array, stacked
+from elsewhere.images.pictures import Lazy, as_array, stacked
 from elsewhere.metrics import classification_metrics
 from elsewhere.run import Run
 from elsewhere.splitting import held_out
@@ -165,39 +164,18 @@ def wilds(seed: int = 0, name: str = "camelyon17", path: str | None = None, side
 
 def _wilds_part(held: Any, part: str, side: int) -> Examples:
     subset = held.get_subset(part)
-    pictures = Opened(subset, side)
     labels = np.asarray(subset.y_array).astype(np.int64).reshape(-1)
-    return Examples(pictures, labels, {"id": np.arange(len(labels))}, tuple(str(k) for k in range(int(held.n_classes))))
 
+    def one(row: Any) -> Array:
+        picture = as_array(subset[int(row)][0], side)
+        return picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
 
-class Opened:
-    """Pictures of somebody's data set, opened when they are asked for: a lazy [n, channels, side, side] of bytes."""
-
-    def __init__(self, held: Any, side: int, rows: Array | None = None) -> None:
-        self.held, self.side = held, side
-        self.rows = np.arange(len(held)) if rows is None else rows
-        self.shape, self.dtype, self.ndim = (len(self.rows), 3, side, side), np.dtype(np.uint8), 4
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, at: Any) -> Any:
-        if isinstance(at, (int, np.integer)):
-            return np.asarray(Opened(self.held, self.side, self.rows[at : at + 1]))[0]
-        return Opened(self.held, self.side, self.rows[at])
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        def one(row: Any) -> Array:
-            picture = as_array(self.held[int(row)][0], self.side)
-            return picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
-
+    def read(rows: Array) -> Array:
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            out = np.stack(list(pool.map(one, self.rows))).transpose(0, 3, 1, 2) if len(self.rows) else np.empty(self.shape, np.uint8)
-        return out if dtype is None else out.astype(dtype)
+            return np.stack(list(pool.map(one, rows))).transpose(0, 3, 1, 2)
 
-    def content_key(self) -> str:
-        """Say what these are: the rows of a published, fixed set."""
-        return digest([type(self.held).__name__, getattr(getattr(self.held, "dataset", None), "dataset_name", ""), len(self.held), self.side, digest(self.rows.tolist())])
+    pictures = Lazy(read, (3, side, side), np.arange(len(labels)), f"wilds {getattr(held, 'dataset_name', '')} {part} {side}")
+    return Examples(pictures, labels, {"id": np.arange(len(labels))}, tuple(str(k) for k in range(int(held.n_classes))))
 
 
 def _corrupted(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -14,7 +13,6 @@ import numpy as np
 from elsewhere.data import Examples, find, root
 from elsewhere.errors import UserError, did_you_mean
 from elsewhere.images import data
-from elsewhere.images.pictures import joined
 from elsewhere.images.shifts import SHIFTS, shift
 from elsewhere.metrics import classification_metrics
 from elsewhere.run import Run
@@ -96,10 +94,20 @@ def _without(groups: dict[str, Examples], left_out: str, run: Run) -> Task[Examp
     """Return the task that trains on every group but one."""
     if left_out not in groups:
         raise UserError(f"there are no writers {left_out!r}{did_you_mean(left_out, groups)}")
-    parts = {name: split(whole, replace(run, seed=run.integer(f"split {name}"))) for name, whole in groups.items() if name != left_out}
-    trains, stops, homes = (joined(each) for each in zip(*((s.train, s.validation, home) for s, home in parts.values()), strict=True))
+    rest = _joined([whole for name, whole in groups.items() if name != left_out])
+    fitted_on, home = split(rest, run)
     there = groups[left_out].take(held_out(groups[left_out], HOME_SHARE, run.rng(f"split {left_out}")))
-    return Task(Source(trains, stops), [Domain("home", homes, "home"), Domain(left_out, there)], classification_metrics(classes=len(data.CLASSES)), FINDINGS)
+    return Task(fitted_on, [Domain("home", home, "home"), Domain(left_out, there)], classification_metrics(classes=len(data.CLASSES)), FINDINGS)
+
+
+def _joined(groups: Sequence[Examples]) -> Examples:
+    """Return groups of writers as one; where writers are not known, each digit is of its own hand."""
+    unit = [g.columns.get("unit", np.arange(len(g))) for g in groups]
+    names = [g.columns["domain"].astype(str) for g in groups]
+    units = np.concatenate([np.char.add(np.char.add(n, " "), np.asarray(u).astype(str)) for n, u in zip(names, unit, strict=True)])
+    labels = np.concatenate([np.asarray(g.labels) for g in groups])
+    columns = {"id": np.arange(len(labels)), "domain": np.concatenate(names), "unit": units}
+    return Examples(np.concatenate([g.inputs for g in groups]), labels, columns, groups[0].classes)
 
 
 def _group(name: str, path: str | None) -> Examples:

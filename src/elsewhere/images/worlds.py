@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 import os
 import shutil
 import zipfile
@@ -22,10 +21,7 @@ from elsewhere.identity import digest
 from elsewhere.images import rooms as room
 from elsewhere.images import sprites as sprite
 from elsewhere.images.factors import Factors
-from elsewhere.images.pictures import decoded
-
-IN_MEMORY = 1 << 30  # bytes of pictures that are drawn at once and kept
-BLOCK = 1024
+from elsewhere.images.pictures import Lazy, decoded, in_memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,40 +57,12 @@ class World:
 
     def images(self, rows: Array) -> Any:
         """Return the images of rows: uint8 in memory, or a reader that draws what is asked for where they are many."""
-        rows = np.asarray(rows)
-        lazy = Pictures(self, rows)
-        return np.asarray(lazy) if len(rows) * math.prod(self.shape) <= IN_MEMORY else lazy
+        return in_memory(Lazy(self.draw, self.shape, rows, self.name))
 
     def examples(self, rows: Array) -> FactorImages:
         """Return the images of rows with their labels."""
         values = self.values(rows)
         return FactorImages(self.images(rows), self.factors.targets(values), {"id": np.asarray(rows)}, None, values, self.factors)
-
-
-class Pictures:
-    """Images of a world by row, drawn when they are asked for: a lazy [n, channels, height, width] of bytes."""
-
-    def __init__(self, world: World, rows: Array) -> None:
-        self.world, self.rows = world, np.asarray(rows)
-        self.shape, self.dtype, self.ndim = (len(self.rows), *world.shape), np.dtype(np.uint8), 4
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, at: Any) -> Any:
-        if isinstance(at, (int, np.integer)):
-            return self.world.draw(self.rows[at : at + 1])[0]
-        return Pictures(self.world, self.rows[at])
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        out = np.empty(self.shape, np.uint8)
-        for start in range(0, len(self), BLOCK):
-            out[start : start + BLOCK] = self.world.draw(self.rows[start : start + BLOCK])
-        return out if dtype is None else out.astype(dtype)
-
-    def content_key(self) -> str:
-        """Say what these are, so that nothing has to be drawn to tell them apart."""
-        return digest([self.world.name, list(self.world.shape), digest(self.rows.tolist())])
 
 
 @dataclass(frozen=True)
