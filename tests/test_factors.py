@@ -522,3 +522,18 @@ def test_the_splits_are_all_offered() -> None:
     assert SPLITS == ("random", "composition", "interpolation", "extrapolation")
     assert isinstance(split(MINI, "random", 0.2), Split)
     assert [t.label for t in factor_tasks.sprites.expand()] == [f"sprites:split={k}" for k in SPLITS]
+
+
+def test_a_fitted_model_names_the_factors_it_reads(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    import pandas as pd
+    from PIL import Image
+
+    (tmp_path / "new").mkdir()
+    for k, row in enumerate((5, 40_000)):
+        Image.fromarray(worlds.sprites().images(np.array([row]))[0, 0]).save(tmp_path / "new" / f"{k}.png")
+    code, out, error = run("fit", "sprites:split=random,train_images=200", "--learner", "cnn:steps=5", "--out", "model")
+    assert (code, error) == (0, "")
+    assert "r2 in home, held out" in out
+    code, _, error = run("predict", "model", "new", "--out", "p.csv")
+    assert (code, error) == (0, "")
+    assert list(pd.read_csv("p.csv").columns) == ["id", "shape", "scale", "orientation", "x", "y"]

@@ -56,7 +56,7 @@ class Model:
         data = what if isinstance(what, Data) else self._read(what)
         if fit_for(self.learner, data) is None:
             raise UserError(f"the model needs {self.learner.accepts.__name__}, and the data are {type(data).__name__}")
-        return _named(predict(self.learner, data, run)[0], data, self.about.get("classes"))
+        return _named(predict(self.learner, data, run)[0], data, self.about.get("classes"), self.about.get("label_names") or ())
 
     def _read(self, what: Any) -> Any:
         name = self.about.get("reader")
@@ -161,17 +161,17 @@ def _run(run: Run | None, seed: int, out: str | os.PathLike[str] | None, learner
 def _source(what: Any, reader: str | None, seed: int, options: dict[str, Any]) -> tuple[Source[Any], dict[str, Any], Any]:
     """Return what to fit on, what the model shall remember, and the learner that is used if none is named."""
     if isinstance(what, Source):
-        return what, {"classes": _classes(what)}, None
+        return what, _names(what), None
     function = _task_function(what, options)
     if function is not None:
         task = next(iter(function.expand()))(seed)
-        return task.source, {"reader": function.reader, "reads": _shape(task.source), "task": task, "from": function.label, "classes": _classes(task.source)}, (function.learners or (None,))[-1]
+        return task.source, {"reader": function.reader, "reads": _shape(task.source), "task": task, "from": function.label, **_names(task.source)}, (function.learners or (None,))[-1]
     name = reader_for(what, reader)
     entry = catalogue.entry("readers", name)
     if not entry.source:
         raise UserError(f"reader {name!r} gives nothing to fit on; fit a task instead")
     source, reads, default = resolve(entry.source)(what, **reader_options(name, options))
-    return source, {"reader": name, "reads": reads, "from": str(what) if isinstance(what, (str, os.PathLike)) else "a DataFrame", "classes": _classes(source)}, default
+    return source, {"reader": name, "reads": reads, "from": str(what) if isinstance(what, (str, os.PathLike)) else "a DataFrame", **_names(source)}, default
 
 
 def _task_function(what: Any, options: Mapping[str, Any]) -> TaskFunction | None:
@@ -186,9 +186,11 @@ def _task_function(what: Any, options: Mapping[str, Any]) -> TaskFunction | None
     return function.bind(**options) if options else function
 
 
-def _classes(source: Source[Any]) -> list[str] | None:
-    classes = getattr(source.train, "classes", None)
-    return None if classes is None else [str(c) for c in classes]
+def _names(source: Source[Any]) -> dict[str, Any]:
+    """Return the names of the classes, and of several numbers an example where the data name them."""
+    classes, several = (getattr(source.train, name, None) for name in ("classes", "label_names"))
+    told: dict[str, Any] = {"classes": None if classes is None else [str(c) for c in classes]}
+    return told if several is None else {**told, "label_names": [str(n) for n in several]}
 
 
 def _shape(source: Source[Any]) -> dict[str, Any]:
@@ -206,7 +208,7 @@ def _home(task: Task[Any] | None, fitted: Any, run: Run) -> dict[str, Any]:
     return {"home": [{"domain": s["domain"], "metric": s["metric"], "value": s["value"], "error": s["error"], "n": s["n"]} for s in scores]}
 
 
-def _named(prediction: Any, data: Any, classes: Sequence[str] | None) -> pd.DataFrame:
+def _named(prediction: Any, data: Any, classes: Sequence[str] | None, several: Sequence[str] = ()) -> pd.DataFrame:
     """Return a prediction as a frame with ids, classes by name."""
     import numpy as np
     import pandas as pd
@@ -218,7 +220,7 @@ def _named(prediction: Any, data: Any, classes: Sequence[str] | None) -> pd.Data
         names = np.array(classes, object)
         frame = frame.rename(columns={f"probability_{k}": f"probability_{n}" for k, n in enumerate(classes)})
         frame["class"] = names[frame["class"].to_numpy()]
-    frame = frame.rename(columns={"class": "prediction", "mean": "prediction"})
+    frame = frame.rename(columns={"class": "prediction", "mean": "prediction", **{f"mean_{k}": name for k, name in enumerate(several)}})
     ids = optional_column(data, "id")
     frame.insert(0, "id", pd.Series(np.arange(len(frame)) if ids is None else ids))
     return frame

@@ -41,7 +41,7 @@ def keep(result: Result) -> None:
         for domain in task.domains[: MOST_SHEETS - len(sheets)]:
             data = domain.load()
             if is_picture(data):
-                shown = [np.asarray(data.preview(int(row))) for row in np.unique(np.linspace(0, len(data) - 1, PICTURES).round())]
+                shown = [np.asarray(data.preview(int(row))) for row in np.sort(np.random.default_rng(0).permutation(len(data))[:PICTURES])]
                 name = domain.name + (f" ({trial.task})" if len(first) > 1 else "")
                 image = contact_sheet(shown, f"{len(shown)} examples of {name}")
                 sheets.append({"name": name, "alt": image.alt, "png": base64.b64encode(bytes(image.content)).decode()})  # type: ignore[arg-type]

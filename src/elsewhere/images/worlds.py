@@ -72,6 +72,11 @@ class FactorImages(Examples):
     values: Array | None = None
     factors: Factors | None = None
 
+    @property
+    def label_names(self) -> tuple[str, ...] | None:
+        """What the columns of the labels are called."""
+        return None if self.factors is None else self.factors.names
+
     def take(self, rows: Any) -> Self:
         kept = super().take(rows)
         return kept if self.values is None else replace(kept, values=self.values[np.asarray(rows)])

@@ -203,7 +203,7 @@ def _pictures(result: Result) -> list[Section]:
     from elsewhere.assay.previews import kept
 
     sheets = [{**figure_of(name, image), "caption": name} for name, image in kept(result).items()]
-    text = "Examples spread over each domain, as the learners get them."
+    text = "A few examples of each domain, drawn, as the learners get them."
     return [{**section("Examples", text), "pictures": sheets}] if sheets else []
 
 
