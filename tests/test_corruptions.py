@@ -44,7 +44,7 @@ def test_every_type_is_the_same_in_any_batch_and_worse_with_severity(name: str, 
         alone = corrupt(x[2:], name, severity, seed=1, index=np.array([2]))[0]
         assert np.abs(made[2] - alone).max() < 1e-5
         away.append(float(np.abs(made - x / 255).mean()))
-    assert away[4] > away[0] or name in ("saturate", "elastic", "motion-blur")  # severities of these are not ordered by distance
+    assert away[4] > away[0] or name in ("saturate", "elastic", "motion-blur", "fog")  # severities of these are not ordered by distance
     assert len({round(a, 9) for a in away}) >= 4
 
 
@@ -65,9 +65,8 @@ def test_noise_has_its_distribution() -> None:
         assert abs(z.mean()) < 0.002
     for severity, c in enumerate((500, 250, 100, 75, 50), 1):
         z = corrupt(x, "shot-noise", severity).ravel()
-        level = round(0.5 * 255) / 255  # taken at 256 levels
-        assert z.mean() == pytest.approx(level, abs=0.002)
-        assert z.var() == pytest.approx(level / c, rel=0.03)
+        assert z.mean() == pytest.approx(0.5, abs=0.002)
+        assert z.var() == pytest.approx(0.5 / c, rel=0.03)
         assert np.allclose(z * c, np.round(z * c), atol=1e-3)
     speckle = corrupt(x, "speckle-noise", 3).ravel()
     assert speckle.std() == pytest.approx(0.5 * 0.12, rel=0.02)

@@ -8,6 +8,7 @@ thresholded blurred noise, where the original follows edges.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import warnings
@@ -24,8 +25,7 @@ from torch.nn.functional import conv2d, grid_sample, interpolate, pad
 from elsewhere.data import Array
 from elsewhere.errors import UserError, did_you_mean
 from elsewhere.images.augmentation import grey
-from elsewhere.images.counter import normal, uniform
-from elsewhere.images.shifts import blur, contrast
+from elsewhere.images.shifts import blur, contrast, gaussian_matrix
 
 SEVERITIES = (1, 3, 5)  # what an assay judges unless told
 LARGE = 96  # sides from which the constants of ImageNet-C hold
@@ -34,16 +34,29 @@ BLOCK = 256
 
 @dataclass(frozen=True)
 class Drawn:
-    """Random numbers of some pictures, by key and index."""
+    """Random numbers of some pictures, by key and index: each picture has a counter-based generator of its own (Philox; Salmon et al. 2011)."""
 
     key: str
     index: Array
 
     def uniform(self, part: str, count: int) -> Tensor:
-        return torch.from_numpy(uniform(f"{self.key} {part}", self.index, count)).float()
+        return self._each(part, count, lambda rng, out, row: rng.random(out=out, dtype=np.float32))
 
     def normal(self, part: str, count: int) -> Tensor:
-        return torch.from_numpy(normal(f"{self.key} {part}", self.index, count)).float()
+        return self._each(part, count, lambda rng, out, row: rng.standard_normal(out=out, dtype=np.float32))
+
+    def poisson(self, part: str, rates: Array) -> Tensor:
+        def fill(rng: np.random.Generator, out: Array, row: int) -> None:
+            out[:] = rng.poisson(rates[row])
+
+        return self._each(part, rates.shape[1], fill)
+
+    def _each(self, part: str, count: int, fill: Callable[[np.random.Generator, Array, int], Any]) -> Tensor:
+        word = int.from_bytes(hashlib.sha256(f"{self.key} {part}".encode()).digest()[:8], "big")
+        out = np.empty((len(self.index), count), np.float32)
+        for row, index in enumerate(np.asarray(self.index).tolist()):
+            fill(np.random.Generator(np.random.Philox(key=[word, int(index)])), out[row], row)
+        return torch.from_numpy(out)
 
 
 Apply = Callable[[Tensor, Any, Drawn, bool], Tensor]  # pictures, constants of the severity, random numbers, whether the small set
@@ -122,22 +135,7 @@ def gaussian_noise(x: Tensor, sigma: float, drawn: Drawn, small: bool) -> Tensor
 
 
 def shot_noise(x: Tensor, photons: float, drawn: Drawn, small: bool) -> Tensor:
-    """Poisson(c x) / c, by inversion; values are taken at 256 levels."""
-    table, levels = _poisson(photons)
-    level = (255 * x).round().flatten(1).double()
-    at = np.searchsorted(table, (level + drawn.uniform("photons", x[0].numel()).double()).numpy())
-    return torch.from_numpy((at - level.numpy() * levels) / photons).float().view(x.shape)
-
-
-@cache
-def _poisson(photons: float) -> tuple[Array, int]:
-    """Return the distribution functions of Poisson(c level / 255) for all levels in one rising array, level + P(≤ k), and the length of each."""
-    from scipy.stats import poisson
-
-    levels = int(poisson.ppf(1 - 1e-12, photons)) + 1
-    table = poisson.cdf(np.arange(levels)[None], photons * np.arange(256)[:, None] / 255)
-    table[:, -1] = 1.0
-    return (np.arange(256)[:, None] + table).ravel(), levels
+    return drawn.poisson("photons", photons * x.flatten(1).numpy()).view(x.shape) / photons
 
 
 def impulse_noise(x: Tensor, share: float, drawn: Drawn, small: bool) -> Tensor:
@@ -169,7 +167,9 @@ def disk(radius: float, edge: float) -> Tensor:
     taps = torch.exp(-torch.arange(-half, half + 1, dtype=torch.float64).square() / (2 * edge**2))
     taps = taps / taps.sum()
     padded = pad((inside / inside.sum())[None, None], (half,) * 4, mode="reflect")
-    return conv2d(padded, (taps[:, None] * taps[None])[None, None])[0, 0].float()
+    whole = conv2d(padded, (taps[:, None] * taps[None])[None, None])[0, 0].float()
+    empty = int((whole[reach] != 0).float().argmax())  # small disks leave most of the square empty
+    return whole[empty : len(whole) - empty, empty : len(whole) - empty]
 
 
 def motion_blur(x: Tensor, constants: tuple[int, float], drawn: Drawn, small: bool) -> Tensor:
@@ -313,15 +313,11 @@ def elastic(x: Tensor, constants: Any, drawn: Drawn, small: bool) -> Tensor:
 
 def _smooth(x: Tensor, sigma: float) -> Tensor:
     """A Gaussian of reach 3σ; edges are mirrored with the edge pixel repeated."""
-    reach = min(int(3 * sigma + 0.5), x.shape[-1], x.shape[-2])
+    reach = int(3 * sigma + 0.5)
     if sigma <= 0 or reach < 1:
         return x
-    taps = torch.exp(-torch.arange(-reach, reach + 1, dtype=torch.float64).square() / (2 * sigma**2))
-    kernel = (taps / taps.sum()).float()
-    flat = x.flatten(0, 1)[:, None]
-    flat = torch.cat([flat[:, :, :reach].flip(2), flat, flat[:, :, -reach:].flip(2)], 2)
-    flat = torch.cat([flat[..., :reach].flip(3), flat, flat[..., -reach:].flip(3)], 3)
-    return conv2d(conv2d(flat, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1)).view(x.shape)
+    down, right = (gaussian_matrix(side, sigma, reach, "reflect").to(x.dtype) for side in x.shape[-2:])
+    return down @ x @ right.T
 
 
 def _jittered(x: Tensor, amount: float, drawn: Drawn) -> Tensor:
