@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -72,16 +73,13 @@ def test_a_failed_trial_is_named_and_makes_exit_code_1(run: Run) -> None:
 
 def test_ctrl_c_keeps_what_is_finished_and_ends_with_130(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "elsewhere", "assay", "toy/quick", "--learner", "toy-quick:sleep=0.4", "--seeds", "200", "--out", "kept"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background commands are born deaf to it
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listening)
     deadline = time.time() + 60
     while time.time() < deadline and len(list((tmp_path / "kept" / "trials").glob("*.parquet")) if (tmp_path / "kept" / "trials").exists() else []) < 2:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    try:
-        _, err = process.communicate(timeout=20)
-    except subprocess.TimeoutExpired:  # an interrupt that falls into a destructor is lost: a person would press again
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "what is finished is kept in kept" in err
     assert "Traceback" not in err
