@@ -301,6 +301,10 @@ def test_one_domain_is_told_while_planning(people: Path, tmp_path: Path) -> None
         Coral(steps=1).fit(two_domains(coloured, [0.2]))
     with pytest.raises(UserError, match="leave accumulate away"):
         Erm(steps=1, accumulate=2).fit(two_domains(coloured, [0.2]))
+    for kind in (Swad, Dann):
+        with pytest.raises(UserError, match="leave average away"):
+            kind(steps=1, average=0.9).fit(two_domains(coloured, [0.2, 0.1]))
+    assert Dann(steps=2, batch=4, clip=0.1).fit(two_domains(coloured, [0.2, 0.1]), QUIET).network_ is not None
     with pytest.raises(UserError, match="leave patience away"):
         Swad(steps=1, patience=2).fit(two_domains(coloured, [0.2]))
 

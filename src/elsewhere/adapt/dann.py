@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from elsewhere.adapt.domains import DomainBatch, DomainLearner, features_by_domain
+from elsewhere.errors import UserError
 from elsewhere.nn.building import build, width_of
 from elsewhere.optimisers import adam
 
@@ -31,6 +32,8 @@ class Dann(DomainLearner):
     aligns = True
 
     def stepper(self, optimizer: Any) -> Any:
+        if self.average is not None:
+            raise UserError("dann keeps no average of its weights: leave average away")
         width = width_of(self.network_.body)
         discriminator = build("mlp", shape=[width], classes=max(2, self.domains_), width=256, depth=2)
         return Adversaries(self, self.network_, discriminator, adam(self.learning_rate, self.weight_decay, (0.5, 0.9)), adam(self.discriminator_rate, betas=(0.5, 0.9)))
@@ -58,6 +61,8 @@ class Adversaries:
         labelled = self.learner.by_domain(made, batch).mean()
         self.optimiser.zero_grad()
         backward(labelled - self.learner.weight * self._told(features, detach=False))
+        if self.learner.clip is not None:
+            backward.clip(self.network, self.optimiser, self.learner.clip)
         self.optimiser.step()
         if self.schedule is not None:
             self.schedule.step()

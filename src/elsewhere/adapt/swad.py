@@ -40,6 +40,8 @@ class Swad(Erm):
     def _train(self, stepper: Any, draw: Callable[[int], DomainBatch], held: Any, run: Any) -> None:
         if self.patience is not None:
             raise UserError("swad looks for its own end: leave patience away")
+        if self.average is not None:
+            raise UserError("swad averages its weights itself: leave average away")
         valley = Valley(self.optimum_patience, self.overfit_patience, self.tolerance)
         averaged = _Segments(stepper, self.network_, valley)
 

@@ -332,7 +332,7 @@ def pairs(scores: pd.DataFrame, metric: str, thresholds: Thresholds = Thresholds
     ``resampled(points, domain)`` gives the trials of a pair on resampled test units, where they are known.
     """
     rows = []
-    for (task, domain), points, majority in _points(scores, metric):
+    for (task, domain), points, majority in points_of_pairs(scores, metric):
         home, away = points.home.to_numpy(), points.value.to_numpy()
         n_home, n_away = float(points.home_n.mean()), float(points.n.mean())
         probit = metric in UNIT_METRICS
@@ -347,7 +347,16 @@ def pairs(scores: pd.DataFrame, metric: str, thresholds: Thresholds = Thresholds
     return pd.DataFrame(rows).reindex(columns=columns)
 
 
-def _points(scores: pd.DataFrame, metric: str) -> list[tuple[tuple[str, str], pd.DataFrame, float | None]]:
+def over_pairs(values: Array, rng: np.random.Generator, statistic: Callable[..., Array] = np.mean) -> tuple[float, float]:
+    """Return the 95 % interval of a statistic of values, one a pair of domains, by bootstrap over pairs; NaN for one pair."""
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    low, high = np.quantile(statistic(values[rng.integers(len(values), size=(1000, len(values)))], axis=1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def points_of_pairs(scores: pd.DataFrame, metric: str) -> list[tuple[tuple[str, str], pd.DataFrame, float | None]]:
+    """Return for each (task, domain) its trials, with their values at home and there, and the majority share there, if it is known."""
     rows = scores[scores.metric == metric]
     home = rows[rows.role == "home"].groupby("trial", observed=True).agg(home=("value", "mean"), home_n=("n", "sum"))
     there = away(rows).merge(home, left_on="trial", right_index=True).dropna(subset=["value", "home"])
@@ -368,7 +377,7 @@ def predictors(scores: pd.DataFrame, metric: str, seed: int = 0) -> pd.DataFrame
     """
     home = scores[(scores.role == "home") & ~scores.metric.isin(NOT_MEASURES)]
     wide = home.assign(value=np.where(home.higher_is_better, 1, -1) * home.value).pivot_table(index="trial", columns="metric", values="value", observed=True)
-    kept = [(key, p) for key, p, _ in _points(scores, metric) if len(p) >= ENOUGH]
+    kept = [(key, p) for key, p, _ in points_of_pairs(scores, metric) if len(p) >= ENOUGH]
     rows = []
     rng = np.random.default_rng(seed)
     for name in wide.columns:
@@ -380,7 +389,7 @@ def predictors(scores: pd.DataFrame, metric: str, seed: int = 0) -> pd.DataFrame
         rho = rho[~np.isnan(rho)]
         if not len(rho):
             continue
-        low, high = found[0][1:] if len(kept) == 1 else np.quantile(np.median(rho[rng.integers(len(rho), size=(1000, len(rho)))], axis=1), [0.025, 0.975])
+        low, high = found[0][1:] if len(kept) == 1 else over_pairs(rho, rng, np.median)
         rows.append({"home measure": name, "rho": float(np.median(rho)), "low": float(low), "high": float(high), "least": rho.min(), "most": rho.max(), "pairs": len(rho)})
     table = pd.DataFrame(rows, columns=["home measure", "rho", "low", "high", "least", "most", "pairs"])
     return table.sort_values("rho", ascending=False).reset_index(drop=True)

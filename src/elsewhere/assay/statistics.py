@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from elsewhere.assay.analysis import BOUNDED, ENOUGH, NOT_MEASURES, UNIT_METRICS, away, effective_robustness, fit_line
+from elsewhere.assay.analysis import BOUNDED, ENOUGH, NOT_MEASURES, UNIT_METRICS, away, effective_robustness, fit_line, over_pairs, points_of_pairs
 from elsewhere.data import Array
 from elsewhere.errors import UserError, did_you_mean
 
@@ -66,7 +66,7 @@ def correlations(scores: pd.DataFrame, rows: str = "home", columns: str = "there
             rho = found[:, i, j][~np.isnan(found[:, i, j])]
             if not len(rho):
                 continue
-            low, high = np.quantile(np.median(rho[rng.integers(len(rho), size=(1000, len(rho)))], axis=1), [0.025, 0.975]) if len(rho) > 1 else (np.nan, np.nan)
+            low, high = over_pairs(rho, rng, np.median)
             told.append({"measure": a, "with": b, "rho": float(np.median(rho)), "low": low, "high": high, "least": rho.min(), "most": rho.max(), "pairs": len(rho), "pooled": pooled[i, j]})
     return pd.DataFrame(told, columns=["measure", "with", "rho", "low", "high", "least", "most", "pairs", "pooled"])
 
@@ -172,7 +172,7 @@ def helps(scores: pd.DataFrame, choice: str, metric: str, seed: int = 0) -> pd.D
                 continue
             by_pair = d.groupby(["task", "domain"]).mean().to_numpy()
             each = by_pair if len(by_pair) > 1 else d.to_numpy()
-            low, high = np.quantile(each[rng.integers(len(each), size=(1000, len(each)))].mean(1), [0.025, 0.975]) if len(each) > 1 else (np.nan, np.nan)
+            low, high = over_pairs(each, rng)
             told |= {name: float(by_pair.mean()), f"{name} low": low, f"{name} high": high, "trials": len(d), "pairs": len(by_pair)}
         rows.append(told)
     columns = ["choice", "from", "to", "gain", "gain low", "gain high", "at fixed home", "at fixed home low", "at fixed home high", "trials", "pairs"]
@@ -222,15 +222,12 @@ def _ordered(levels: Any) -> list[str]:
 
 def _points(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Return one row a trial and domain elsewhere: its value, the value at home, and effective robustness where a line can be fitted."""
-    rows = scores[scores.metric == metric]
-    home = rows[rows.role == "home"].groupby("trial", observed=True).agg(home=("value", "mean"), home_n=("n", "sum"))
-    points = away(rows).merge(home, left_on="trial", right_index=True).dropna(subset=["value", "home"])
-    points = points.assign(robust=np.nan)
-    for _, part in points.groupby(["task", "domain"], observed=True):
-        line = fit_line(part.home.to_numpy(), part.value.to_numpy(), float(part.home_n.mean()), float(part.n.mean()), metric in UNIT_METRICS, resamples=20)
-        if line is not None:
-            points.loc[part.index, "robust"] = effective_robustness(part.home.to_numpy(), part.value.to_numpy(), line)
-    return points
+    found = []
+    for _, part, _ in points_of_pairs(scores, metric):
+        home, there = part.home.to_numpy(), part.value.to_numpy()
+        line = fit_line(home, there, float(part.home_n.mean()), float(part.n.mean()), metric in UNIT_METRICS, resamples=20)
+        found.append(part.assign(robust=np.nan if line is None else effective_robustness(home, there, line)))
+    return pd.concat(found, ignore_index=True) if found else scores.head(0).assign(home=np.nan, home_n=np.nan, robust=np.nan)
 
 
 # --- choosing -------------------------------------------------------------------------------------------------------
@@ -264,7 +261,7 @@ def regrets(scores: pd.DataFrame, metric: str, seed: int = 0) -> pd.DataFrame:
     told = []
     for by, part in frame.groupby("by", sort=False):
         each = part.groupby("pair").regret.mean().to_numpy()
-        low, high = np.quantile(each[rng.integers(len(each), size=(1000, len(each)))].mean(1), [0.025, 0.975]) if len(each) > 1 else (np.nan, np.nan)
+        low, high = over_pairs(each, rng)
         told.append({"by": str(by), "regret": float(each.mean()), "low": low, "high": high, "worst": float(each.max()), "pairs": len(each)})
     return pd.DataFrame(told, columns=["by", "regret", "low", "high", "worst", "pairs"]).sort_values("regret", kind="stable").reset_index(drop=True)
 

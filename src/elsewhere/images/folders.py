@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,7 @@ def image_folder(
     """
     if path is None:
         raise UserError("image-folder needs path=FOLDER, with <domain>/<class>/<file> in it")
-    found, images = _folder(os.fspath(path), side, columns, os.stat(path).st_mtime_ns)
+    found, images = _folder(os.fspath(path), side, columns, max(p.stat().st_mtime_ns for p in (Path(path), *Path(path).glob("*/*"))))
     kept = _kept_classes(found, classes)
     names = tuple(found.classes[k] for k in kept)
     rows = np.flatnonzero(np.isin(found.labels, kept))
@@ -154,7 +154,8 @@ def domains_task(
     if not 0 < home_share < 0.5:
         raise UserError(f"the home share must lie between 0 and a half, not {home_share}")
     at_home = [d for d in everywhere if d != leave_out] if leave_out is not None else [source or everywhere[0]]
-    parts = {name: _parts(whole, np.flatnonzero(place == name), home_share, run, name) for name in everywhere}
+    bare = replace(whole, inputs=np.arange(len(whole)))  # splitting looks at no picture
+    parts = {name: _parts(bare, np.flatnonzero(place == name), home_share, run, name) for name in everywhere}
     train, stop, test = (whole.take(np.concatenate([parts[d][k] for d in at_home])) for k in range(3))
     home = Domain("home" if len(at_home) > 1 else at_home[0], test, "home")
     others = [d for d in everywhere if d not in at_home]

@@ -241,7 +241,7 @@ def _order(result: Result) -> list[Section]:
 @_quiet
 def _scatter(result: Result) -> list[Section]:
     metric = result.headline
-    points = analysis._points(result.scores(), metric)
+    points = analysis.points_of_pairs(result.scores(), metric)
     if not points:
         return []
     plots, notes = [], []
