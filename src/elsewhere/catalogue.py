@@ -32,6 +32,8 @@ class Entry:
 
     Readers: ``takes``, the endings of the paths they read ("/": folders); ``source``, what makes a source to fit on of a path; ``new``,
     what makes data of a path for a fitted model (path, what the model remembers). ``target`` makes the task function.
+    ``objects`` are classes of Python objects that it reads too; ``also`` are endings that it reads where the option
+    ``asked_by`` is given: a table of nodes is a table until its edges are named.
     """
 
     target: str
@@ -40,6 +42,9 @@ class Entry:
     takes: tuple[str, ...] = ()
     source: str = ""
     new: str = ""
+    objects: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    asked_by: str = ""
 
 
 _TABLE_OPTIONS = (
@@ -77,6 +82,16 @@ _FOLDER_OPTIONS = (
     Option("unlabelled", "flag", "grant data of every domain elsewhere, without labels, to learners that ask for it"),
 )
 
+_GRAPH_OPTIONS = (
+    Option("edges", "text", "links of a table of nodes: a file whose first two columns name nodes"),
+    Option("texts", "text", "a file with the text of node i on line i, beside an .npz"),
+    Option("text", "text", "a column of raw text instead of features"),
+    Option("share", "float", "share of nodes that are isolated, those with the fewest links; default 0.1"),
+    Option("labels-per-class", "int", "labelled nodes of each class; default: half of the linked nodes are labelled"),
+    Option("labelled", "float", "share of the linked nodes that are labelled; default 0.5"),
+    *(o for o in _TABLE_OPTIONS if o.name in ("predict", "id", "unit", "features", "exclude")),
+)
+
 _CATALOGUE: dict[str, dict[str, Entry]] = {
     "learners": {
         "prior": Entry("elsewhere.tables.learners:Prior", "the class shares (or mean) of the source, whatever the input"),
@@ -110,6 +125,15 @@ _CATALOGUE: dict[str, dict[str, Entry]] = {
         "dann": Entry("elsewhere.adapt.dann:Dann", "features from which a discriminator cannot tell the domain"),
         "swad": Entry("elsewhere.adapt.swad:Swad", "weights averaged over a valley of the validation loss"),
         "fine-tune": Entry("elsewhere.images.learners:FineTune", "a published backbone, trained whole or its head alone"),
+        "gcn": Entry("elsewhere.graphs.learners:Gcn", "a graph convolutional network"),
+        "graph-sage": Entry("elsewhere.graphs.learners:GraphSage", "GraphSAGE with the mean of neighbours"),
+        "sgc": Entry("elsewhere.graphs.learners:Sgc", "simple graph convolution: features spread over links, then linear"),
+        "structural-gcn": Entry("elsewhere.graphs.learners:StructuralGcn", "a GCN with a free row for each node: the teacher of cold-brew"),
+        "label-propagation": Entry("elsewhere.graphs.learners:LabelPropagation", "labels spread over links, features unused"),
+        "cold-brew": Entry("elsewhere.graphs.cold_brew:ColdBrew", "a student of a graph network for nodes without neighbours"),
+        "glnn": Entry("elsewhere.graphs.distilled:Glnn", "a perceptron taught by a graph network"),
+        "graph-mlp": Entry("elsewhere.graphs.distilled:GraphMlp", "a perceptron whose embeddings of near nodes are pulled together"),
+        "tune-up": Entry("elsewhere.graphs.distilled:TuneUp", "a GCN tuned on nodes with most of their links dropped"),
         "random-direction": Entry("elsewhere.tables.worlds:RandomDirection", "a linear classifier at an angle from the best one, for worlds with a known line"),
         "given": Entry("elsewhere.tables.learners:Given", "a model you already have: a column of its predictions, judged without training"),
     },
@@ -131,6 +155,17 @@ _CATALOGUE: dict[str, dict[str, Entry]] = {
         "penguins": Entry("elsewhere.tables.tasks:penguins", "Palmer penguins: female or male, across species"),
         "heart-hospitals": Entry("elsewhere.tables.tasks:heart_hospitals", "heart disease in four hospitals (data root or the UCI files)"),
         "acs-wages": Entry("elsewhere.tables.tasks:acs_wages", "wages above 35,000 dollars across US states (data root)"),
+        "citations/cora": Entry("elsewhere.graphs.tasks:cora", "papers and citations: head, tail and isolated nodes (data root)"),
+        "graphs/cora-cold": Entry("elsewhere.graphs.tasks:cora_cold", "the same, a random tenth isolated; rewire=true draws the links anew (data root)"),
+        "wikipedia/chameleon": Entry("elsewhere.graphs.tasks:chameleon", "Wikipedia pages, traffic in fifths: head, tail and isolated nodes (data root)"),
+        "wikipedia/squirrel": Entry("elsewhere.graphs.tasks:squirrel", "Wikipedia pages, traffic in fifths: head, tail and isolated nodes (data root)"),
+        "facebook-pages": Entry("elsewhere.graphs.tasks:facebook_pages", "pages by kind, names or words: head, tail and isolated nodes (data root)"),
+        "twitch-users": Entry("elsewhere.graphs.tasks:twitch_users", "six countries, one friendship graph each: trained in one, judged in all (data root)"),
+        "graphs/homophily": Entry("elsewhere.graphs.tasks:homophily", "a generated graph of set homophily and signal of features"),
+        "graphs/topics": Entry("elsewhere.graphs.tasks:topics", "generated nodes with words of topics, linked within them"),
+        "graph": Entry("elsewhere.graphs.tasks:graph_file", "a graph of one's own, for study files: path, edges, predict, share, labels_per_class"),
+        "ogb": Entry("elsewhere.graphs.tasks:ogb", "a graph of the Open Graph Benchmark, by its own package: name, path"),
+        "pyg": Entry("elsewhere.graphs.tasks:pyg", "a graph of torch_geometric.datasets: name, subset, path"),
         "worlds/known-terms": Entry("elsewhere.tables.worlds:known_terms", "a world whose shift decomposition is known"),
         "worlds/linear-gaussian": Entry("elsewhere.tables.worlds:linear_gaussian", "a world whose home-elsewhere line is known"),
     },
@@ -166,6 +201,8 @@ _CATALOGUE: dict[str, dict[str, Entry]] = {
                 Option("loss", "text", "a per-example metric to use as the loss"),
             ),
         ),
+        "feature-contribution": Entry("elsewhere.graphs.contribution:FeatureContribution", "do features or links carry the task? graphs with gcn, mlp and label-propagation"),
+        "degrees": Entry("elsewhere.graphs.contribution:Degrees", "accuracy by number of links, and how many nodes have so many"),
         "factors": Entry(
             "elsewhere.images.factor_map:FactorMap",
             "which values of known factors fail, and what predictions are pulled to",
@@ -183,6 +220,9 @@ _CATALOGUE: dict[str, dict[str, Entry]] = {
         "controlled-factors": Entry("elsewhere.studies:controlled-factors.toml", "what a network reads off images with new values of known factors"),
         "corruptions-elsewhere": Entry("elsewhere.studies:corruptions.toml", "photographs under 17 common corruptions: what they cost, what augmentation buys back"),
         "rooms-generalisation": Entry("elsewhere.studies:rooms-generalisation.toml", "the same in coloured rooms"),
+        "cold-brew-isolated": Entry("elsewhere.studies:cold-brew.toml", "papers without citations: a student of a graph network against nine others"),
+        "cold-brew-elsewhere": Entry("elsewhere.studies:cold-brew-elsewhere.toml", "nine graphs: where a student of links helps, and what foretells it"),
+        "structural-embeddings": Entry("elsewhere.studies:structural-embeddings.toml", "16 layers with and without a free row for each node"),
         "acs-wages-elsewhere": Entry("elsewhere.studies:acs-wages.toml", "trained in California: no gap worth explaining"),
     },
     "networks": {
@@ -199,6 +239,9 @@ _CATALOGUE: dict[str, dict[str, Entry]] = {
         "spatial-transformer": Entry("elsewhere.nn.geometric:spatial_transformer", "an affine alignment, then encoder: width"),
         "vit": Entry("elsewhere.nn.vit:vit", "a small vision transformer: patch, width, depth, heads"),
         "torchvision": Entry("elsewhere.nn.backbones:torchvision", "torchvision:NAME, a published backbone: side, weights"),
+        "graph-convolutions": Entry("elsewhere.graphs.networks:graph_convolutions", "convolutions over a graph, with structural embeddings if asked for"),
+        "sparse-mlp": Entry("elsewhere.graphs.networks:sparse_mlp", "a perceptron over sparse features: width, depth, dropout"),
+        "embedding-mlp": Entry("elsewhere.graphs.networks:embedding_mlp", "the network of Graph-MLP: width, dropout"),
         "timm": Entry("elsewhere.nn.backbones:timm", "timm:NAME, a published backbone: side, weights"),
     },
     "readers": {
@@ -209,6 +252,18 @@ _CATALOGUE: dict[str, dict[str, Entry]] = {
             (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".pq"),
             source="elsewhere.tables.fitting:source",
             new="elsewhere.tables.fitting:new_rows",
+            objects=("pandas:DataFrame", "pandas.core.frame:DataFrame"),
+        ),
+        "graph": Entry(
+            "elsewhere.graphs.tasks:read",
+            "a graph: an .npz, or a table of nodes (or lines of text) with --edges; PyG Data and networkx from Python",
+            _GRAPH_OPTIONS,
+            (".npz",),
+            source="elsewhere.graphs.tasks:source",
+            new="elsewhere.graphs.tasks:new_nodes",
+            objects=("elsewhere.graphs.data:Graph", "torch_geometric.data.data:Data", "networkx.classes.graph:Graph"),
+            also=(".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".pq", ".txt", ".txt.gz"),
+            asked_by="edges",
         ),
         "pictures": Entry(
             "elsewhere.images.folders:read",

@@ -87,6 +87,41 @@ class Examples:
         return self.inputs.iloc[row].to_dict() if hasattr(self.inputs, "iloc") else self.inputs[row]
 
 
+class SparseRows:
+    """A sparse matrix [n, d] as inputs: rows are taken like an array's, and numpy gets them dense.
+
+    Learners over scikit-learn estimators pass it on as it is; networks make dense the rows of a batch.
+
+    Examples:
+        >>> import scipy.sparse as sp
+        >>> x = SparseRows(sp.csr_array(np.eye(3)))
+        >>> len(x[[2, 0]]), np.asarray(x[[2, 0]]).tolist()
+        (2, [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+    """
+
+    ndim = 2
+
+    def __init__(self, matrix: Any) -> None:
+        self.matrix = matrix.tocsr()
+        self.shape = tuple(int(s) for s in matrix.shape)
+        self.dtype = matrix.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> Any:
+        if isinstance(rows, (int, np.integer)):
+            return self.matrix[[rows]].toarray()[0]
+        return SparseRows(self.matrix[rows])
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Array:
+        dense = self.matrix.toarray()
+        return dense if dtype is None else dense.astype(dtype)
+
+    def tocsr(self) -> Any:
+        return self.matrix
+
+
 def optional_column(data: Data, name: str) -> Array | None:
     """Return ``data.column(name)``, or None where there is no such column."""
     if isinstance(data, Examples) and name not in data.columns:

@@ -127,6 +127,8 @@ def as_numbers(values: pd.Series[Any]) -> Array:
 
 
 def as_matrix(inputs: Any) -> Array:
-    """Return inputs that are already numbers as [n, d] float64."""
+    """Return inputs that are already numbers as [n, d] float64; sparse rows as the CSR that they are."""
+    if hasattr(inputs, "tocsr"):
+        return inputs.tocsr()
     array = np.asarray(inputs, float)
     return array.reshape(len(array), -1)

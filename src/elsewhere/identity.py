@@ -70,6 +70,8 @@ def identity(thing: Any) -> Any:
         return [identity(v) for v in thing]
     if isinstance(thing, type):
         return {"class": reference(thing)}
+    if hasattr(thing, "content_key") and not isinstance(thing, type):
+        return {"content": thing.content_key()}
     if dataclasses.is_dataclass(thing):
         fields = {f.name: identity(getattr(thing, f.name)) for f in dataclasses.fields(thing) if f.init}
         return {"is": reference(type(thing)), "revision": getattr(type(thing), "revision", 1), **fields}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from elsewhere.data import Array, Data, Examples
 from elsewhere.errors import NotOffered
+from elsewhere.identity import content_key
 from elsewhere.run import Run
 from elsewhere.task import Source
 
@@ -123,7 +124,7 @@ class Probe(Learner[Any, Any]):
         self.encoder_ = run.fitted(self.encoder, source)
         there = {name: self._seen(data, run) for name, data in source.unlabelled.items()}
         validation = None if source.validation is None else self._seen(source.validation, run)
-        inner = Source(self._seen(source.train, run), validation, there, source.transductive)
+        inner = replace(source, train=self._seen(source.train, run), validation=validation, unlabelled=there)
         self.head_ = copy.deepcopy(self.head).fit(inner, run)
         return self
 
@@ -133,12 +134,28 @@ class Probe(Learner[Any, Any]):
     def represent(self, data: Any, run: Run = Run()) -> Array:
         return self.encoder_.represent(data, run)
 
-    def _seen(self, data: Any, run: Run) -> Examples:
-        """Represent the data; labels, classes and columns come along where the data have them."""
-        plain = as_examples(data)
-        labels = plain.labels if plain is not None else getattr(data, "labels", None)
-        columns, classes = (plain.columns, plain.classes) if plain is not None else ({}, None)
-        return Examples(self.encoder_.represent(data, run), labels, columns, classes)
+    def _seen(self, data: Any, run: Run) -> Any:
+        """Represent the data; labels, classes and columns come along where the data have them.
+
+        A head that accepts the data as they are (a network over a graph) gets them with the representation in the place
+        of their features, where they offer ``represented_by``.
+        """
+        if hasattr(data, "represented_by") and self.head.accepts is not Examples and isinstance(data, self.head.accepts):
+            return data.represented_by(lambda every: self._represented(every, run))
+        plain = data if hasattr(data, "labels") else as_examples(data)
+        labels, columns, classes = (getattr(plain, name, None) for name in ("labels", "columns", "classes"))
+        return Examples(self.encoder_.represent(data, run), labels, columns or {}, classes)
+
+    def _represented(self, data: Any, run: Run) -> Array:
+        """Represent the data; the last two that were asked for are kept, since domains may share all of it."""
+        kept = self.__dict__.setdefault("_kept", {})
+        key = (id(self.encoder_), content_key(data))
+        if key not in kept:
+            while len(kept) > 1:
+                kept.pop(next(iter(kept)))
+            kept[key] = self.encoder_.represent(data, run)
+        found: Array = kept[key]
+        return found
 
 
 def as_examples(data: Any) -> Examples | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from elsewhere import catalogue
-from elsewhere.assay.api import reader_for, reader_options
+from elsewhere.assay.api import reader_for, reader_options, reads_object
 from elsewhere.assay.judge import judge, predict
 from elsewhere.assay.plan import fit_for, granted, refuses
 from elsewhere.assay.study import learners_of, parse_task
@@ -166,12 +166,12 @@ def _source(what: Any, reader: str | None, seed: int, options: dict[str, Any]) -
     if function is not None:
         task = next(iter(function.expand()))(seed)
         return task.source, {"reader": function.reader, "reads": _shape(task.source), "task": task, "from": function.label, **_names(task.source)}, (function.learners or (None,))[-1]
-    name = reader_for(what, reader)
+    name = reader_for(what, reader, options)
     entry = catalogue.entry("readers", name)
     if not entry.source:
         raise UserError(f"reader {name!r} gives nothing to fit on; fit a task instead")
     source, reads, default = resolve(entry.source)(what, **reader_options(name, options))
-    return source, {"reader": name, "reads": reads, "from": str(what) if isinstance(what, (str, os.PathLike)) else "a DataFrame", **_names(source)}, default
+    return source, {"reader": name, "reads": reads, "from": str(what) if isinstance(what, (str, os.PathLike)) else f"a {type(what).__name__}", **_names(source)}, default
 
 
 def _task_function(what: Any, options: Mapping[str, Any]) -> TaskFunction | None:
@@ -180,7 +180,7 @@ def _task_function(what: Any, options: Mapping[str, Any]) -> TaskFunction | None
         if text.partition(":")[0] not in catalogue.entries("tasks") or Path(os.fspath(what)).exists():
             return None
         return parse_task(text, dict(options))
-    if hasattr(what, "iloc"):
+    if reads_object(what):
         return None
     function = as_task_function(what)
     return function.bind(**options) if options else function

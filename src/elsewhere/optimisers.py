@@ -11,8 +11,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 
-def adam(learning_rate: float, weight_decay: float = 0.0, betas: tuple[float, float] = (0.9, 0.999)) -> Callable[[Any], Optimizer]:
-    """Return what makes AdamW of parameters: decoupled weight decay (Loshchilov & Hutter 2019); Adam without decay."""
+def adam(learning_rate: float, weight_decay: float = 0.0, betas: tuple[float, float] = (0.9, 0.999), coupled: bool = False) -> Callable[[Any], Optimizer]:
+    """Return what makes AdamW of parameters: decoupled weight decay (Loshchilov & Hutter 2019); Adam without decay.
+
+    ``coupled`` adds the decay to the gradient instead (L2, as networks over graphs are published with).
+    """
+    if coupled:
+        return lambda parameters: torch.optim.Adam(parameters, learning_rate, betas, weight_decay=weight_decay, fused=_fusable(parameters))
     return lambda parameters: torch.optim.AdamW(parameters, learning_rate, betas, weight_decay=weight_decay, fused=_fusable(parameters))
 
 
@@ -39,6 +44,11 @@ def cosine(steps: int, warm_up: int = 0) -> Callable[[Optimizer], Any]:
 def stepwise(steps: int, at: Sequence[float] = (0.3, 0.6, 0.9), factor: float = 0.1) -> Callable[[Optimizer], Any]:
     """Return what makes the step schedule of the assay's reference: a tenth after 30, 60 and 90 % of the steps."""
     return lambda optimizer: torch.optim.lr_scheduler.MultiStepLR(optimizer, [round(a * steps) for a in at], factor)
+
+
+def halving(every: int = 1000) -> Callable[[Optimizer], Any]:
+    """Return what makes a schedule that falls smoothly by half in every so many steps."""
+    return lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 ** (step / every))
 
 
 class WeightAverage:

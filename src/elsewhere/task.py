@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Generic, Literal, TypeVar
 
@@ -38,7 +38,7 @@ class Source(Generic[D]):
     @cached_property
     def key(self) -> str:
         """A key of the content; parts that trials share are found by it. Computed once, and only when asked for."""
-        return content_key([self.train, self.validation, self.unlabelled])
+        return content_key([getattr(self, f.name) for f in fields(self) if f.name != "transductive"])
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from elsewhere.assay.previews import keep as keep_previews
 from elsewhere.assay.result import Result, write_study
 from elsewhere.assay.study import NamedLearner, Study, learners_of, parse_task, read_study, seeds_of
 from elsewhere.errors import UserError, did_you_mean
+from elsewhere.identity import reference
 from elsewhere.places import place
 from elsewhere.task import TaskFunction, as_task_function, resolve
 from elsewhere.wrapping import ignoring_weights
@@ -152,21 +153,30 @@ def _tasks(what: Any, wanted: Sequence[NamedLearner], reader: str | None, option
         if text.removeprefix("tasks/").partition(":")[0] in catalogue.entries("tasks") and not Path(text).exists():
             return list(parse_task(text.removeprefix("tasks/"), options).expand())
         return list(_read(text, wanted, reader, options).expand())
-    if hasattr(what, "iloc"):
+    if reads_object(what):
         return list(_read(what, wanted, reader, options).expand())
     function = as_task_function(what)
     return list((function.bind(**options) if options else function).expand())
 
 
-def _readers_for(text: str) -> list[str]:
-    path = f"{text.rstrip('/')}/" if Path(text).is_dir() else text
-    return [name for name, e in catalogue.entries("readers").items() if any(path.lower().endswith(ending) for ending in e.takes)]
+def _readers_for(text: str, options: Mapping[str, Any] | None = None) -> list[str]:
+    """Return the readers of a path's ending; those that a given option asks for go before the others."""
+    path = (f"{text.rstrip('/')}/" if Path(text).is_dir() else text).lower()
+    readers = catalogue.entries("readers").items()
+    asked = [name for name, e in readers if e.asked_by and e.asked_by in (options or {}) and path.endswith(e.also)]
+    return asked or [name for name, e in readers if path.endswith(e.takes)]
 
 
-def reader_for(thing: Any, reader: str | None = None) -> str:
-    """Return the name of the reader that takes a path or a DataFrame; none or several are errors that say so."""
-    text = ".parquet" if hasattr(thing, "iloc") else os.fspath(thing)
-    names = [reader] if reader else _readers_for(text)
+def reads_object(thing: Any) -> list[str]:
+    """Return the readers of an object of Python, told by its class without importing what defines it."""
+    kinds = {reference(kind) for kind in type(thing).__mro__}
+    return [name for name, e in catalogue.entries("readers").items() if kinds.intersection(e.objects)]
+
+
+def reader_for(thing: Any, reader: str | None = None, options: Mapping[str, Any] | None = None) -> str:
+    """Return the name of the reader that takes a path, a DataFrame or another object; none or several are errors that say so."""
+    text = os.fspath(thing) if isinstance(thing, (str, os.PathLike)) else type(thing).__name__
+    names = [reader] if reader else _readers_for(text, options) if isinstance(thing, (str, os.PathLike)) else reads_object(thing)
     if not names:
         known = [*catalogue.entries("studies"), *catalogue.entries("tasks")]
         if Path(text).exists():
@@ -192,7 +202,7 @@ def reader_options(name: str, options: dict[str, Any], thing: Any = None) -> dic
 
 
 def _read(thing: Any, wanted: Sequence[NamedLearner], reader: str | None, options: dict[str, Any]) -> TaskFunction:
-    name = reader_for(thing, reader)
+    name = reader_for(thing, reader, options)
     entry = catalogue.entry("readers", name)
     if not entry.takes:
         raise UserError(f"reader {name!r} only reads new data for a fitted model")

@@ -95,7 +95,7 @@ def granted(source: Source[Any], learner: Learner[Any, Any]) -> Source[Any]:
     if train is source.train:
         return replace(source, unlabelled=unlabelled)
     validation = None if source.validation is None else fit_for(learner, source.validation)
-    return Source(train, validation, unlabelled, source.transductive)
+    return replace(source, train=train, validation=validation, unlabelled=unlabelled)
 
 
 def batches(trials: Sequence[Trial]) -> list[list[Trial]]:

@@ -1,0 +1,1 @@
+"""Graphs: nodes without neighbours, and text that knows its neighbourhood."""

@@ -1,0 +1,361 @@
+"""Learners over one graph: what they share, GCN, GraphSAGE, SGC, and label propagation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from elsewhere.data import Array
+from elsewhere.errors import UserError
+from elsewhere.graphs.data import Graph, Nodes, as_nodes
+from elsewhere.graphs.sparse import Features, Sparse, normalised
+from elsewhere.learner import Learner
+from elsewhere.nn.building import build
+from elsewhere.nn.learners import label_scales, seeded
+from elsewhere.optimisers import adam
+from elsewhere.prediction import ClassPrediction, ValuePrediction
+from elsewhere.processes import fabric_of
+from elsewhere.run import Run
+from elsewhere.task import Source
+from elsewhere.training import Descent, train
+
+Prediction = ClassPrediction | ValuePrediction
+EVERY = 5  # epochs between two looks at the validation nodes
+
+
+@dataclass
+class GraphLearner(Learner[Nodes, Prediction]):
+    """What learners over a graph share: labels, features, stopping by validation nodes.
+
+    Args:
+        epochs: at most; each is one step over all labelled nodes.
+        learning_rate: of Adam.
+        weight_decay: L2, added to the gradient.
+        patience: epochs without a better validation score; the best weights are kept. A source without validation nodes trains all epochs.
+        unit_rows: scale rows of non-negative features to sum 1.
+    """
+
+    epochs: int = 500
+    learning_rate: float = 0.005
+    weight_decay: float = 5e-4
+    patience: int = 50
+    unit_rows: bool = True
+
+    @property
+    def accepts(self) -> type:
+        return Nodes
+
+    def predict(self, data: Any, run: Run = Run()) -> Prediction:
+        nodes = as_nodes(data)
+        return self.prediction(self.scores(nodes, run))
+
+    def scores(self, nodes: Nodes, run: Run) -> Array:
+        """Return logits or standardised values of the asked nodes [n, outputs]."""
+        raise NotImplementedError(f"{type(self).__name__} has no scores")
+
+    def prediction(self, scores: Array) -> Prediction:
+        """Return scores as a prediction of classes or numbers."""
+        if self.classes_ is not None:
+            return ClassPrediction(logits=scores)
+        return ValuePrediction(scores[:, 0].astype(float) * self.deviation_ + self.mean_)
+
+    def begin(self, data: Nodes) -> Tensor:
+        """Read labels: return what is to be fitted for each asked node, class codes or standardised numbers."""
+        labels = data.labels
+        if labels is None:
+            raise UserError("the source has no labels to fit" if data.known is None else "some of the nodes to train on have no label")
+        self.classes_ = None if data.classes is None else len(data.classes)
+        self.mean_, self.deviation_ = (0.0, 1.0) if self.classes_ is not None else label_scales(labels.astype(float))
+        if data.classes is None:
+            return torch.as_tensor((labels - self.mean_) / self.deviation_, dtype=torch.float32)
+        present = np.unique(labels)
+        if len(data.classes) < 2:
+            raise UserError("the labels have one class only")
+        if absent := [data.classes[k] for k in range(len(data.classes)) if k not in present]:
+            raise UserError(f"class {absent[0]!r} is absent from the training nodes ({len(absent)} of {len(data.classes)} are)")
+        return torch.as_tensor(labels, dtype=torch.long)
+
+    @property
+    def outputs(self) -> int:
+        return self.classes_ or 1
+
+    def loss_of(self, scores: Tensor, wanted: Tensor) -> Tensor:
+        """Return cross-entropy, or squared error of numbers."""
+        return functional.cross_entropy(scores, wanted) if self.classes_ is not None else (scores[:, 0] - wanted).square().mean()
+
+    def error_of(self, scores: Tensor, wanted: Tensor) -> float:
+        """Return what validation minimises: the share of wrong classes (ties by the loss), or squared error."""
+        if self.classes_ is None:
+            return float((scores[:, 0] - wanted).square().mean())
+        return float((scores.argmax(1) != wanted).float().mean()) + 1e-4 * float(functional.cross_entropy(scores, wanted))
+
+    def features(self, graph: Graph) -> Features:
+        """Return a graph's features as networks use them; those of the last graphs are kept with it."""
+        if graph.features is None:
+            raise UserError(f"{type(self).__name__} needs features, and these nodes have texts alone: put an encoder before it (probe, neighborhood-prediction)")
+        width = getattr(self, "width_", None)
+        if width is not None and width != graph.features.shape[1]:
+            raise UserError(f"the nodes have {graph.features.shape[1]} features; this model was fitted on {width}")
+        return kept(graph, f"features {self.unit_rows}", lambda: Features(graph.features, self.unit_rows))
+
+    def trained(self, network: nn.Module, loss: Callable[[Any, Tensor], Tensor], rows: Callable[[int], Tensor], evaluate: Callable[[], Mapping[str, float]] | None, run: Run, steps: int) -> nn.Module:
+        """Train a network by Adam with stopping by ``evaluate``, and return it."""
+        train(
+            Descent(network, loss, adam(self.learning_rate, self.weight_decay, coupled=True)),
+            rows,
+            run,
+            steps=steps,
+            evaluate=evaluate,
+            every=EVERY,
+            patience=None if evaluate is None else max(1, self.patience // EVERY),
+        )
+        return network
+
+
+def kept(graph: Graph, name: str, make: Callable[[], Any]) -> Any:
+    """Return what was computed for a graph once; it lives as long as the graph."""
+    store = graph.__dict__.setdefault("_computed", {})
+    if name not in store:
+        store[name] = make()
+    return store[name]
+
+
+def propagation(graph: Graph, aggregation: str = "gcn") -> Sparse:
+    """Return what a layer multiplies by: S of a GCN, or the mean over neighbours."""
+
+    def make() -> Sparse:
+        if aggregation != "mean":
+            return Sparse(normalised(graph.links), symmetric=True)
+        a = sp.csr_array(graph.links, dtype=np.float32, copy=True)
+        a.data = a.data / np.repeat(np.maximum(graph.degree, 1), graph.degree).astype(np.float32)
+        return Sparse(a)
+
+    return kept(graph, f"propagation {aggregation == 'mean'}", make)
+
+
+@dataclass
+class Gcn(GraphLearner):
+    """A graph convolutional network, X ← ReLU(S X W + b) (Kipf & Welling 2017), trained on all labelled nodes at once.
+
+    Args:
+        hidden: width of the hidden layers.
+        layers: how many, the last one included.
+        dropout: on the input of each layer.
+        residual: "none" or "initial".
+        mixing: of the initial residual.
+        normalisation: "none", "pair" or "batch".
+
+    Examples:
+        >>> from elsewhere.graphs.generators import homophily_graph
+        >>> from elsewhere.graphs.tasks import isolated_nodes
+        >>> task = isolated_nodes(homophily_graph(300))
+        >>> Gcn(epochs=5).fit(task.source).predict(task.domains[0].load().unlabelled()).classes().shape == (len(task.domains[0].load()),)
+        True
+    """
+
+    hidden: int = 64
+    layers: int = 2
+    dropout: float = 0.5
+    residual: str = "none"
+    mixing: float = 0.1
+    normalisation: str = "none"
+
+    @property
+    def aggregation(self) -> str:
+        return "gcn"
+
+    def network(self, data: Nodes) -> Any:
+        """Return the network to train."""
+        width = int(data.graph.features.shape[1])
+        return build(
+            "graph-convolutions",
+            shape=[width],
+            head=False,
+            outputs=self.outputs,
+            width=self.hidden,
+            depth=self.layers,
+            residual=self.residual,
+            mixing=self.mixing,
+            normalisation=self.normalisation,
+            dropout=self.dropout,
+            aggregation=self.aggregation,
+            **self.structure(data),
+        )
+
+    def structure(self, data: Nodes) -> dict[str, Any]:
+        """Return what the network has beside weights: nothing in a GCN."""
+        return {}
+
+    def fit(self, source: Source[Nodes], run: Run = Run()) -> Self:
+        vars(self).pop("width_", None)
+        data = as_nodes(source.train)
+        wanted = self.begin(data)
+        features, s = self.features(data.graph), propagation(data.graph, self.aggregation)
+        self.width_ = features.shape[1]
+        self.network_ = seeded(run, lambda: self.network(data))
+        ask = torch.from_numpy(data.ask)
+
+        def loss(network: Any, rows: Tensor) -> Tensor:
+            made = network(features, s)[rows]
+            return self.loss_of(made, wanted.to(made.device)) + self.penalty(network)
+
+        self.trained(self.network_, loss, lambda step: ask, self.evaluation(source.validation, features, s), run, self.epochs)
+        return self
+
+    def penalty(self, network: Any) -> Tensor | float:
+        """Return what is added to the loss of the labels."""
+        return 0.0
+
+    def evaluation(self, held: Nodes | None, features: Features, s: Sparse) -> Callable[[], Mapping[str, float]] | None:
+        """Return what judges the network on validation nodes, or None without any."""
+        if held is None or held.labels is None:
+            return None
+        ask, labels = torch.from_numpy(held.ask), held.labels
+        wanted = torch.as_tensor(labels) if self.classes_ is not None else torch.as_tensor((labels - self.mean_) / self.deviation_, dtype=torch.float32)
+
+        def evaluate() -> Mapping[str, float]:
+            with torch.no_grad():
+                made = self.network_(features, s)[ask].cpu()
+            return {"validation error": self.error_of(made, wanted), **self.told()}
+
+        return evaluate
+
+    def told(self) -> Mapping[str, float]:
+        """Return what is logged beside the validation error."""
+        return {}
+
+    def passed(self, nodes: Nodes, run: Run) -> list[Tensor]:
+        """Return every layer of the fitted network for all nodes of a graph."""
+        network = self.network_.to(fabric_of(run).device).eval()
+        with torch.no_grad():
+            found: list[Tensor] = [x.cpu() for x in network.layers(self.features(nodes.graph), propagation(nodes.graph, self.aggregation))]
+        return found
+
+    def scores(self, nodes: Nodes, run: Run) -> Array:
+        return self.passed(nodes, run)[-1].numpy()[nodes.ask]
+
+    def represent(self, data: Any, run: Run = Run()) -> Array:
+        """Return the last hidden layer after its activation, or the only layer: [n, d]."""
+        nodes = as_nodes(data)
+        seen = self.passed(nodes, run)
+        found = functional.relu(seen[-2]) if len(seen) > 1 else seen[-1]
+        return found.numpy()[nodes.ask]
+
+
+@dataclass
+class GraphSage(Gcn):
+    """GraphSAGE with the mean of neighbours: W₁ x_i + W₂ mean_j x_j (Hamilton et al. 2017), over the whole graph."""
+
+    @property
+    def aggregation(self) -> str:
+        return "mean"
+
+
+@dataclass
+class Sgc(Gcn):
+    """Simple graph convolution: S^layers X W + b, no activation between (Wu et al. 2019)."""
+
+    @property
+    def aggregation(self) -> str:
+        return "simple"
+
+
+@dataclass
+class StructuralGcn(Gcn):
+    """The teacher of Cold Brew: a GCN whose layers own a free row for each node, X ← σ(S (X W + E) + b) (Zheng et al. 2022, equation 2).
+
+    loss = cross-entropy + structural_weight · Σ_l ‖E_l‖ over labelled nodes. E keeps deep networks from over-smoothing. It belongs to
+    the nodes it was trained on: another graph is refused.
+
+    Args:
+        structural: which layers have E: "first", "last", "all" or "none" (a plain GCN).
+        structural_weight: η; 32 (Cora), 0.5 (Citeseer, Pubmed) in the published settings.
+        structural_penalty: "norm", as published settings of η mean it, or "squared", as the paper writes it.
+        structural_init: deviation of E's initial values.
+    """
+
+    structural: str = "first"
+    structural_weight: float = 10.0
+    structural_penalty: str = "norm"
+    structural_init: float = 1.0
+
+    def structure(self, data: Nodes) -> dict[str, Any]:
+        if self.structural_penalty not in ("norm", "squared"):
+            raise UserError(f"structural_penalty must be norm or squared, not {self.structural_penalty!r}")
+        self.nodes_ = len(data.graph)
+        return {"nodes": len(data.graph), "structural": self.structural, "structural_init": self.structural_init}
+
+    def penalty(self, network: Any) -> Tensor | float:
+        parts = [e for name, e in network.named_parameters() if "structure" in name]
+        norms = [e.norm() if self.structural_penalty == "norm" else e.square().sum() for e in parts]
+        return self.structural_weight * torch.stack(norms).sum() if norms else 0.0
+
+    def told(self) -> Mapping[str, float]:
+        return {f"norm of E, layer {name}": float(e.detach().norm()) for name, e in self.network_.structure.items()}
+
+    def passed(self, nodes: Nodes, run: Run) -> list[Tensor]:
+        if self.structural != "none" and len(nodes.graph) != self.nodes_:
+            raise UserError(f"the structural embeddings belong to the {self.nodes_:,} nodes of the graph they were trained on; this one has {len(nodes.graph):,}")
+        return super().passed(nodes, run)
+
+
+@dataclass
+class LabelPropagation(Learner[Nodes, ClassPrediction]):
+    """Labels spread along links, features unused: F ← clip(α S F + (1 - α) G, 0, 1), G the known labels as one-hot rows.
+
+    It keeps nothing of the source: what it spreads are the labels that the data know of other nodes than those asked.
+
+    Args:
+        alpha: weight of the neighbours; published grid .01, .1, .5, .9, .99.
+        steps: of spreading.
+        normalise: S; False: A.
+    """
+
+    alpha: float = 0.5
+    steps: int = 50
+    normalise: bool = True
+
+    @property
+    def accepts(self) -> type:
+        return Nodes
+
+    def fit(self, source: Source[Nodes], run: Run = Run()) -> Self:
+        if source.train.classes is None or source.train.known is None:
+            raise UserError("label propagation spreads classes, and these labels are numbers or absent")
+        if not 0 <= self.alpha <= 1:
+            raise UserError(f"alpha must lie in [0, 1], not {self.alpha}")
+        self.prior_ = np.bincount(np.asarray(source.train.labels), minlength=len(source.train.classes)) / len(source.train)
+        return self
+
+    def predict(self, data: Nodes, run: Run = Run()) -> ClassPrediction:
+        known = data.hidden()
+        if known is None:
+            raise UserError("these data know no label of any node: there is nothing to spread")
+        s = normalised(data.graph.links) if self.normalise else data.graph.links
+        spread = propagated(known, len(self.prior_), s, self.alpha, self.steps)[data.ask]
+        total = spread.sum(1, keepdims=True)
+        return ClassPrediction(probabilities=np.where(total > 1e-12, spread / np.where(total > 1e-12, total, 1), self.prior_))
+
+
+def propagated(known: Array, classes: int, s: Any, alpha: float = 0.5, steps: int = 50) -> Array:
+    """Return F [N, classes] after ``steps`` of F ← clip(α s F + (1 - α) G, 0, 1); ``known`` are codes, -1 where unknown.
+
+    Examples:
+        >>> s = sp.csr_array(np.array([[0.0, 1.0], [1.0, 0.0]]))
+        >>> propagated(np.array([0, -1]), 2, s, 0.5, 50).argmax(1).tolist()
+        [0, 0]
+    """
+    start = np.zeros((len(known), classes), np.float32)
+    labelled = np.flatnonzero(known >= 0)
+    start[labelled, known[labelled]] = 1
+    found = start
+    for _ in range(steps):
+        found = np.clip(alpha * (s @ found) + (1 - alpha) * start, 0, 1)
+    return found
