@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from elsewhere.batching import on_device, pieces, share_of
 from elsewhere.errors import UserError
-from elsewhere.optimisers import WeightAverage, adam, cosine, sgd, stepwise
+from elsewhere.optimisers import WeightAverage, adam, cosine, halving, sgd, stepwise
 from elsewhere.processes import asked_to_stop, fabric_of, forked, seed_step
 from elsewhere.run import Run, duration, write_whole
 from elsewhere.saving import from_bytes, to_bytes
@@ -349,4 +349,4 @@ def _placed(stepper: Any, raw: Mapping[str, Any], fabric: Any) -> Iterator[dict[
             setattr(stepper, name, part)
 
 
-__all__ = ["Backward", "Descent", "History", "Stepper", "WeightAverage", "adam", "cosine", "sgd", "stepwise", "train"]
+__all__ = ["Backward", "Descent", "History", "Stepper", "WeightAverage", "adam", "cosine", "halving", "sgd", "stepwise", "train"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
@@ -10,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from elsewhere.batching import batches, order, taker
-from elsewhere.data import Examples, optional_column
+from elsewhere.adapt.domain_graph import DomainGraph, graph_for
+from elsewhere.batching import as_tensor, batches, order, taker
+from elsewhere.data import Array, Examples, optional_column
 from elsewhere.errors import UserError
 from elsewhere.nn.building import build
 from elsewhere.nn.learners import NetworkLearner, seeded
@@ -30,6 +32,7 @@ class DomainBatch(NamedTuple):
     domain: Tensor
     unlabelled: Tensor | None = None
     unlabelled_domain: Tensor | None = None
+    sample: Tensor | None = None  # the domains that a method over pairs of them looks at in this step
 
 
 @dataclass
@@ -42,13 +45,19 @@ class DomainLearner(NetworkLearner):
         backbone: any network of the catalogue; "auto": mlp for vectors and tables, small-cnn for pictures.
         width: of the backbone, where it takes one; None: its own.
         batch: examples of each domain in a step.
+        conditioning: what the network is told of an example's domain: "none", or a place in the plane found from a graph of the domains, by
+            "graph" (links are products of places), "laplacian" or "positions". Rows need a ``domain`` column then, in prediction too.
+        graph: of the domains, where the source has none: "chain", "complete", a CSV of edges, a ``DomainGraph``.
     """
 
     backbone: str = "auto"
     width: int | None = None
     batch: int = 32
+    conditioning: str = "none"
+    graph: Any = None
 
     aligns = False  # whether unlabelled domains can be used
+    pairs_rows = False  # whether the k-th examples of all domains stand at one place of the data
 
     @property
     def sees_unlabelled(self) -> bool:
@@ -63,6 +72,10 @@ class DomainLearner(NetworkLearner):
         return f"{type(self).__name__} needs a source of at least 2 domains (a leave-one-out task has one){more}; this one has {count}"
 
     def network(self, data: Examples) -> nn.Module:
+        if self.conditioning != "none":
+            inner = self.backbone if self.backbone != "auto" else "none" if len(data.inputs.shape) == 2 else "small-cnn"
+            joined: nn.Module = build("conditioned", like=data, hidden=2, width=self.width or 64, embedding=self.z_.shape[1], inner=inner)
+            return joined
         name = self.backbone if self.backbone != "auto" else "mlp" if np.ndim(data.inputs) == 2 else "small-cnn"
         options: dict[str, Any] = {} if self.width is None else {"width": self.width}
         made: nn.Module = build(name, like=data, **options)
@@ -81,12 +94,64 @@ class DomainLearner(NetworkLearner):
             raise UserError("a step over several domains is taken whole: leave accumulate away, or use a smaller batch")
         if reason := self.refuses(source):
             raise UserError(reason)
+        self._place(source, run)
         data, held = self.prepared(source, run)
         self.network_ = seeded(run, lambda: self.network(data))
-        there = [self.inputs(d.inputs, run) for d in source.unlabelled.values()] if self.sees_unlabelled else []
-        draw, self.domains_ = domain_batches(data, there, run, self.batch)
+        draw, self.domains_ = self.draw(source, run, data)
         self._train(seeded(run, lambda: self.stepper(adam(self.learning_rate, self.weight_decay))), draw, held, run)
         return self
+
+    def draw(self, source: Source[Examples], run: Run, data: Examples | None = None) -> tuple[Callable[[int], DomainBatch], int]:
+        """Return step -> batch, and the number of domains; ``data`` is the source's training part as the network sees it."""
+        there = [self._seen(d, run, name).inputs for name, d in source.unlabelled.items()] if self.sees_unlabelled else []
+        draw, count = domain_batches(self._seen(source.train, run) if data is None else data, there, run, self.batch, self.pairs_rows)
+        if type(self).drawn is DomainLearner.drawn:
+            return draw, count
+        return lambda step: draw(step)._replace(sample=self.drawn(step, run)), count
+
+    def drawn(self, step: int, run: Run) -> Tensor | None:
+        """Return the domains that a method over pairs looks at in a step, or None: all."""
+        return None
+
+    def _place(self, source: Source[Examples], run: Run) -> None:
+        """Give each domain of the graph its place."""
+        if self.conditioning == "none":
+            return
+        graph = graph_for(self.graph, source, domain_names(source))
+        self.vertices_ = list(graph.names)
+        self.z_ = graph.embedding(method=self.conditioning, seed=run.integer("places"))
+        self.graph_ = graph.adjacency
+
+    def _seen(self, data: Examples, run: Run, domain: str | None = None, z: Array | None = None) -> Examples:
+        x = self.inputs(data.inputs, run)
+        if self.conditioning != "none":
+            x = conditioned(x, self._places(data, domain) if z is None else np.tile(z, (len(data), 1)))
+        return Examples(x, data.labels, data.columns, data.classes)
+
+    def _places(self, data: Examples, domain: str | None) -> Array:
+        """Return the place of each row's domain [n, size]."""
+        told = optional_column(data, "domain")
+        if told is None and domain is None:
+            raise UserError("the network is told the domain of every row: the data need a domain column, or predict(data, domain=NAME)")
+        names = np.full(len(data), domain) if told is None or domain is not None else told.astype(str)
+        at = {n: k for k, n in enumerate(self.vertices_)}
+        if unknown := [n for n in dict.fromkeys(names.tolist()) if n not in at]:
+            raise UserError(f"domain {unknown[0]!r} is not in the domain graph; say predict(data, links=[...]) with the domains that it is linked to")
+        return self.z_[[at[n] for n in names.tolist()]]
+
+    def predict(self, data: Examples, run: Run = Run(), domain: str | None = None, links: Sequence[str] | None = None) -> Any:
+        """Predict; a network that is told the domain takes it from the ``domain`` column, from ``domain``, or, of a new domain, its ``links``."""
+        if self.conditioning == "none" or (domain is None and links is None):
+            return super().predict(data, run)
+        z = None if links is None else DomainGraph(tuple(self.vertices_), self.graph_).placed(links, self.z_)
+        twin = copy.copy(self)
+        twin.__dict__["_seen"] = lambda d, r: self._seen(d, r, domain, z)
+        return super(DomainLearner, twin).predict(data, run)
+
+    def _shape(self, x: Any) -> list[int]:
+        shape = super()._shape(x)
+        fitted = self.conditioning != "none" and getattr(getattr(self, "network_", None), "built", None) is not None
+        return [shape[0] - self.z_.shape[1], *shape[1:]] if fitted else shape
 
     def _train(self, stepper: Any, draw: Callable[[int], DomainBatch], held: Examples | None, run: Run) -> None:
         evaluate = None if held is None else lambda: {"validation loss": self.mean_loss(held, run)}
@@ -98,13 +163,54 @@ class DomainLearner(NetworkLearner):
         return torch.stack([each[batch.domain == e].mean() for e in range(int(batch.domain.max()) + 1)])
 
 
-def domain_batches(data: Examples, unlabelled: Sequence[Any], run: Run, size: int) -> tuple[Callable[[int], DomainBatch], int]:
-    """Return step -> ``DomainBatch`` with ``size`` examples of each domain, and how many domains there are with the unlabelled ones."""
+def domain_names(source: Source[Examples]) -> list[str]:
+    """Return the names of the domains in the order of their codes: those of the source, then the unlabelled ones."""
+    told = optional_column(source.train, "domain")
+    here = ["source"] if told is None else [str(n) for n in np.unique(told)]
+    return [*here, *(str(n) for n in source.unlabelled)]
+
+
+def conditioned(x: Any, z: Array) -> Any:
+    """Return inputs with the places of their domains as further columns (vectors) or as constant further channels (pictures).
+
+    Examples:
+        >>> conditioned(np.zeros((2, 3), np.float32), np.ones((2, 2))).shape
+        (2, 5)
+    """
+    if len(x.shape) == 2:
+        return np.concatenate([np.asarray(x, np.float32), z.astype(np.float32)], 1)
+    return _WithPlaces(x, z.astype(np.float32))
+
+
+class _WithPlaces:
+    """Pictures [n, c, h, w] with constant channels of their domain's place, joined when rows are taken."""
+
+    def __init__(self, inner: Any, z: Array) -> None:
+        self.inner, self.z = inner, z
+        self.shape = (len(z), inner.shape[1] + z.shape[1], *inner.shape[2:])
+        self.ndim, self.dtype = len(self.shape), np.dtype(np.float32)
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+    def __getitem__(self, rows: Any) -> Array:
+        z = self.z[rows]
+        x = as_tensor(np.asarray(self.inner[rows])).numpy()
+        planes = np.broadcast_to(z[:, :, None, None], (*z.shape, *x.shape[2:]))
+        return np.concatenate([x, planes], 1)
+
+
+def domain_batches(data: Examples, unlabelled: Sequence[Any], run: Run, size: int, together: bool = False) -> tuple[Callable[[int], DomainBatch], int]:
+    """Return step -> ``DomainBatch`` with ``size`` examples of each domain, and how many domains there are with the unlabelled ones.
+
+    Each domain has an order of its own; ``together`` draws the same rows of all domains instead, which tells something of their labels
+    where the data list them in one order.
+    """
     told = optional_column(data, "domain")
     codes = np.unique(np.zeros(len(data)) if told is None else told, return_inverse=True)[1]
     parts = [data.take(np.flatnonzero(codes == e)) for e in range(codes.max() + 1)]
-    draws = [batches(part, run, size, f"batches of domain {e}") for e, part in enumerate(parts)]
-    takes = [(taker(x), order(len(x), run, size, f"batches of unlabelled domain {e}")) for e, x in enumerate(unlabelled)]
+    draws = [batches(part, run, size, "batches" if together else f"batches of domain {e}") for e, part in enumerate(parts)]
+    takes = [(taker(x), order(len(x), run, size, "batches" if together else f"batches of unlabelled domain {e}")) for e, x in enumerate(unlabelled)]
     code = torch.arange(len(parts)).repeat_interleave(size)
     other = len(parts) + torch.arange(len(takes)).repeat_interleave(size)
 

@@ -31,7 +31,7 @@ def symmetric(pairs: Array, n: int) -> tuple[Any, str]:
     mixed = added and added != len(directed)
     said = [f"{added:,} links pointed one way and were made symmetric"] if mixed else []
     if loops.any():
-        said.append(f"{int(loops.sum()):,} self-loop{'s' * (loops.sum() > 1)} dropped")
+        said.append(f"{int(loops.sum()):,} self-loop{'s' * int(loops.sum() > 1)} dropped")
     return made, "; ".join(said)
 
 

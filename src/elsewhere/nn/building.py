@@ -14,25 +14,31 @@ from elsewhere.errors import UserError, did_you_mean, one_line
 
 
 class Outputs(NamedTuple):
-    """What a classifier gives: logits [n, classes] and the features [n, width] they are a linear function of."""
+    """What a classifier gives: logits [n, classes] and the features [n, width] that its head sees."""
 
     logits: Tensor
     features: Tensor
 
 
 class Values(NamedTuple):
-    """What a regressor gives: means [n], or [n, values], and the features [n, width] they are a linear function of."""
+    """What a regressor gives: means [n], or [n, values], and the features [n, width] that its head sees."""
 
     mean: Tensor
     features: Tensor
 
 
-class Classifier(nn.Module):
-    """A body and a linear head: ``Outputs`` of inputs [n, ...]."""
+def head_of(width: int, outputs: int, hidden: int = 0) -> nn.Module:
+    """Return a linear head, or one with ``hidden`` layers of ReLU before it, as wide as the features."""
+    layers = [part for _ in range(hidden) for part in (nn.Linear(width, width), nn.ReLU())]
+    return nn.Sequential(*layers, nn.Linear(width, outputs)) if hidden else nn.Linear(width, outputs)
 
-    def __init__(self, body: nn.Module, classes: int) -> None:
+
+class Classifier(nn.Module):
+    """A body and a head, linear if nothing is said: ``Outputs`` of inputs [n, ...]."""
+
+    def __init__(self, body: nn.Module, classes: int, hidden: int = 0) -> None:
         super().__init__()
-        self.body, self.head = body, nn.Linear(width_of(body), classes)
+        self.body, self.head = body, head_of(width_of(body), classes, hidden)
 
     def forward(self, x: Tensor) -> Outputs:
         features = self.body(x)
@@ -40,11 +46,11 @@ class Classifier(nn.Module):
 
 
 class Regressor(nn.Module):
-    """A body and a linear head: ``Values`` of inputs [n, ...]."""
+    """A body and a head, linear if nothing is said: ``Values`` of inputs [n, ...]."""
 
-    def __init__(self, body: nn.Module, values: int | None = None) -> None:
+    def __init__(self, body: nn.Module, values: int | None = None, hidden: int = 0) -> None:
         super().__init__()
-        self.body, self.head, self.values = body, nn.Linear(width_of(body), values or 1), values
+        self.body, self.head, self.values = body, head_of(width_of(body), values or 1, hidden), values
 
     def forward(self, x: Tensor) -> Values:
         features = self.body(x)
@@ -70,7 +76,7 @@ def width_of(body: nn.Module) -> int:
     return width
 
 
-def build(name: str, like: Examples | None = None, *, shape: Sequence[int] | None = None, classes: int | None = None, values: int | None = None, head: bool = True, **options: Any) -> Any:
+def build(name: str, like: Examples | None = None, *, shape: Sequence[int] | None = None, classes: int | None = None, values: int | None = None, head: bool = True, hidden: int = 0, **options: Any) -> Any:
     """Make a network by name: ``mlp``, ``small-cnn``, ``encoder``, ``decoder``, ``vit``, ``torchvision:NAME`` or ``timm:NAME``.
 
     Args:
@@ -80,6 +86,7 @@ def build(name: str, like: Examples | None = None, *, shape: Sequence[int] | Non
         classes: number of classes; None: one number (regression).
         values: so many numbers an example instead of one.
         head: False gives the body alone, features [n, width].
+        hidden: layers of the head before its last.
         options: of the builder; JSON values.
 
     Raises:
@@ -101,9 +108,9 @@ def build(name: str, like: Examples | None = None, *, shape: Sequence[int] | Non
     if shape is None:
         raise UserError(f"network {name!r} needs the shape of an input")
     body = _body(name, [int(s) for s in shape], options)
-    network: nn.Module = body if not head else regressor(body, values) if classes is None else classifier(body, classes)
+    network: nn.Module = body if not head else Regressor(body, values, hidden) if classes is None else Classifier(body, classes, hidden)
     kept = {k: v for k, v in options.items() if k != "weights"}  # saved weights take the place of those it began with
-    network.built = {"name": name, "shape": [int(s) for s in shape], "classes": classes, "head": head, **({"values": values} if values else {}), **kept}
+    network.built = {"name": name, "shape": [int(s) for s in shape], "classes": classes, "head": head, **({"values": values} if values else {}), **({"hidden": hidden} if hidden else {}), **kept}
     return network
 
 

@@ -23,7 +23,7 @@ from elsewhere.prediction import ClassPrediction, ValuePrediction
 from elsewhere.run import Run
 from elsewhere.splitting import few_shot, held_out
 from elsewhere.task import Source
-from elsewhere.training import Descent, adam, cosine, stepwise, train
+from elsewhere.training import Descent, adam, cosine, halving, stepwise, train
 
 Prediction = ClassPrediction | ValuePrediction
 VALIDATION_SHARE = 0.1
@@ -41,7 +41,7 @@ class NetworkLearner(Learner[Examples, Prediction]):
         batch: examples a step.
         learning_rate: of AdamW.
         weight_decay: of AdamW, decoupled.
-        schedule: of the learning rate.
+        schedule: of the learning rate; "halving" halves it smoothly every 1,000 steps.
         clip: largest norm of the gradient.
         accumulate: the batch goes through in so many parts.
         average: decay of a moving average of the weights, which is kept; 1: their plain mean.
@@ -53,7 +53,7 @@ class NetworkLearner(Learner[Examples, Prediction]):
     batch: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
-    schedule: Literal["constant", "cosine", "stepwise"] = "cosine"
+    schedule: Literal["constant", "cosine", "stepwise", "halving"] = "cosine"
     clip: float | None = None
     accumulate: int = 1
     average: float | None = None
@@ -107,7 +107,7 @@ class NetworkLearner(Learner[Examples, Prediction]):
 
     def scheduler(self) -> Any:
         """Return what makes the schedule of an optimiser, or None."""
-        return {"constant": None, "cosine": cosine(self.steps), "stepwise": stepwise(self.steps)}[self.schedule]
+        return {"constant": None, "cosine": cosine(self.steps), "stepwise": stepwise(self.steps), "halving": halving()}[self.schedule]
 
     def prepared(self, source: Source[Examples], run: Run) -> tuple[Examples, Examples | None]:
         """Learn encoding and scales on the source; return its prepared part to train on, and one to stop by if ``patience`` is set."""
@@ -155,7 +155,7 @@ class NetworkLearner(Learner[Examples, Prediction]):
         return list(x.shape[1:]) if built is None else built["shape"]
 
     def predict(self, data: Examples, run: Run = Run()) -> Prediction:
-        made = in_batches(_First(self.network_), self.inputs(data.inputs, run), run, output=None)
+        made = in_batches(_First(self.network_), self._seen(data, run).inputs, run, output=None)
         if self.classes_ is not None:
             return ClassPrediction(logits=made)
         mean = made.reshape(len(made), *np.shape(self.label_mean_)).astype(float)
@@ -167,7 +167,7 @@ class NetworkLearner(Learner[Examples, Prediction]):
 
     def represent(self, data: Examples, run: Run = Run(), layer: str | None = None) -> Array:
         """Return the features before the head, or the output of a layer by name: [n, d]."""
-        x = self.inputs(data.inputs, run)
+        x = self._seen(data, run).inputs
         if layer is not None:
             return in_batches(UpTo(self.network_, layer), x, run, output=None)
         return in_batches(_Before(self.network_), x, run, output=None)
