@@ -140,7 +140,8 @@ class Probe(Learner[Any, Any]):
         A head that accepts the data as they are (a network over a graph) gets them with the representation in the place
         of their features, where they offer ``represented_by``.
         """
-        if hasattr(data, "represented_by") and self.head.accepts is not Examples and isinstance(data, self.head.accepts):
+        kind: Any = self.head.accepts
+        if kind is not Examples and isinstance(data, kind) and hasattr(data, "represented_by"):
             return data.represented_by(lambda every: self._represented(every, run))
         plain = data if hasattr(data, "labels") else as_examples(data)
         labels, columns, classes = (getattr(plain, name, None) for name in ("labels", "columns", "classes"))

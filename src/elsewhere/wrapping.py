@@ -50,7 +50,7 @@ class EstimatorLearner(Learner[Examples, Prediction]):
             return ValuePrediction(np.asarray(self.estimator_.predict(x), float))
         if not hasattr(self.estimator_, "predict_proba"):
             return ClassPrediction(labels=np.asarray(self.estimator_.predict(x), int))
-        p = np.zeros((len(x), self.classes_))  # a class the source never had keeps probability 0
+        p = np.zeros((len(data), self.classes_))  # a class the source never had keeps probability 0
         p[:, np.asarray(self.estimator_.classes_, int)] = self.estimator_.predict_proba(x)
         return ClassPrediction(probabilities=p)
 

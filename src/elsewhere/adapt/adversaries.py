@@ -81,7 +81,8 @@ class Adversaries:
         self.learner, self.network, self.discriminator = learner, network, discriminator
         self.optimiser, self.against = optimizer(list(network.parameters())), against(list(discriminator.parameters()))
         make = learner.scheduler()
-        self.schedule, self.falling = (None, None) if make is None else (make(self.optimiser), make(self.against))
+        self.schedule: Any = None if make is None else make(self.optimiser)
+        self.falling: Any = None if make is None else make(self.against)
         self.done = 0
 
     def parts(self) -> Mapping[str, Any]:

@@ -139,7 +139,8 @@ class DomainGraph:
         if rng.random() < 0.5:
             return np.sort(rng.permutation(n)[:count])
         free = np.ones(n, bool)
-        here, found = -1, []
+        here = -1
+        found: list[int] = []
         while len(found) < min(count, n):
             near = np.flatnonzero((self.adjacency[here] > 0) & free) if here >= 0 else np.empty(0, int)
             pool = near if len(near) else np.flatnonzero(free)

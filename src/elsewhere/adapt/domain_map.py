@@ -13,7 +13,7 @@ from elsewhere.assay import analysis
 from elsewhere.assay.report.figures import PALETTE
 from elsewhere.data import Array
 from elsewhere.errors import UserError, did_you_mean
-from elsewhere.explainer import Explainer, Figure, Finding, plain
+from elsewhere.explainer import Explainer, Finding, plain
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -105,11 +105,23 @@ def draw_graph(graph: DomainGraph, value: dict[str, float], sources: list[str], 
     judged = [k for k, n in enumerate(graph.names) if n in value]
     marks = {"size": 17, "color": "#f8f9fa", "line": {"color": "#212529", "width": 2.5}}
     font = {"size": 10}
-    figure.add_scatter(x=at[ringed, 0].tolist(), y=at[ringed, 1].tolist(), mode="markers+text", text=[plain(graph.names[k]) for k in ringed], textfont=font, marker=marks, name="with labels", hoverinfo="text")
+    figure.add_scatter(
+        x=at[ringed, 0].tolist(), y=at[ringed, 1].tolist(), mode="markers+text", text=[plain(graph.names[k]) for k in ringed], textfont=font, marker=marks, name="with labels", hoverinfo="text"
+    )
     colours = [value[graph.names[k]] for k in judged]
     hover = [f"{plain(graph.names[k])}: {value[graph.names[k]]:.3f}" for k in judged]
     dots = {"size": 17, "color": colours, "colorscale": "RdYlBu", "colorbar": {"thickness": 12, "title": {"text": plain(metric)}}, "line": {"color": "#868e96", "width": 1}}
-    figure.add_scatter(x=at[judged, 0].tolist(), y=at[judged, 1].tolist(), mode="markers+text", text=[plain(graph.names[k]) for k in judged], textfont=font, marker=dots, hovertext=hover, hoverinfo="text", name="without")
+    figure.add_scatter(
+        x=at[judged, 0].tolist(),
+        y=at[judged, 1].tolist(),
+        mode="markers+text",
+        text=[plain(graph.names[k]) for k in judged],
+        textfont=font,
+        marker=dots,
+        hovertext=hover,
+        hoverinfo="text",
+        name="without",
+    )
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
     figure.update_layout(height=460, margin={"t": 40, "l": 10, "r": 10, "b": 10}, legend={"orientation": "h", "y": 1.08})
@@ -129,7 +141,7 @@ def _encodings(result: Result, name: str, learner: str, task: Any) -> go.Figure:
     """Draw the first two principal components of the encodings, a colour a domain (at most ten)."""
     import plotly.graph_objects as go
 
-    from elsewhere.assay.judge import fit_for
+    from elsewhere.assay.plan import fit_for
 
     trials = result.trials().query("status == 'done'").sort_values("seed")
     key = str(trials[(trials.task.astype(str) == name) & (trials.learner.astype(str) == learner)].trial.iloc[0])

@@ -103,7 +103,7 @@ class GraphRelational(Adversarial):
         _warn_of_strays(graph, source)
         at = np.array([graph.at[n] for n in names])
         self.adjacency_ = graph.adjacency[np.ix_(at, at)]
-        if self.sample is not None and not 2 <= self.sample:
+        if self.sample is not None and not self.sample >= 2:
             raise UserError(f"sample must be at least 2 domains, not {self.sample}")
         self._still = True
         fitted = super().fit(source, run)

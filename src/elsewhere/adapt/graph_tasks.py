@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
@@ -21,7 +20,9 @@ LEARNERS = ("erm", "dann:unlabelled=true", "graph-relational")
 FINDINGS = ("domain-graph",)
 
 
-def graph_task(x: Array, y: Array, place: Array, graph: DomainGraph, sources: Sequence[str], seed: int, home_share: float, classes: Sequence[str] | None, metrics: Sequence[Metric], ceiling: bool = False) -> Task[Examples]:
+def graph_task(
+    x: Array, y: Array, place: Array, graph: DomainGraph, sources: Sequence[str], seed: int, home_share: float, classes: Sequence[str] | None, metrics: Sequence[Metric], ceiling: bool = False
+) -> Task[Examples]:
     """Return the task that trains on the domains in ``sources`` and is judged in every other, whose inputs it may see unlabelled.
 
     Args:
@@ -180,19 +181,18 @@ def tpt48(seed: int = 0, direction: str = "east-to-west") -> Task[Examples]:
 
 def temperature_task(temperature: Array, graph: DomainGraph, labelled: Array) -> Task[Examples]:
     """Return the task of monthly temperatures [states, months] with labels in the states of a mask."""
-    states, months = temperature.shape
-    starts = np.arange(months - 11)
+    starts = np.arange(temperature.shape[1] - 11)
     yearly = starts[::12]
 
     def windows(s: int, at: Array) -> Array:
         return temperature[s][at[:, None] + np.arange(12)]
 
     here, there = np.flatnonzero(labelled), np.flatnonzero(~labelled)
-    seen = np.concatenate([temperature[here].ravel(), np.concatenate([windows(s, yearly)[:, :6].ravel() for s in there])])
+    seen = np.concatenate([temperature[here].ravel(), np.concatenate([windows(int(s), yearly)[:, :6].ravel() for s in there])])
     mean, deviation = float(seen.mean()), float(seen.std())
 
     def examples(which: Array, at: Array) -> Examples:
-        all_of = (np.concatenate([windows(s, at) for s in which]) - mean) / deviation
+        all_of = (np.concatenate([windows(int(s), at) for s in which]) - mean) / deviation
         columns = {"domain": np.repeat([graph.names[s] for s in which], len(at)), "start": np.tile(at, len(which)) % 12}
         return Examples(all_of[:, :6].astype(np.float32), all_of[:, 6:].astype(np.float32), columns)
 
@@ -221,6 +221,3 @@ def rotated_digits_chain(seed: int = 0, num_domains: int = 6, step: float = 18.0
     names = [str(k) for k in range(num_sources)]
     labels = y[np.concatenate(parts)].astype(np.int64)
     return graph_task(x, labels, place, DomainGraph.chain(num_domains), names, seed, home_share, tuple(str(k) for k in range(10)), classification_metrics(False, 10))
-
-
-__all__: list[Any] = ["breadth_first", "dg15", "dg60", "graph_task", "rotated_digits_chain", "spiral_domains", "spirals", "temperature_task", "tpt48"]

@@ -13,7 +13,6 @@ from elsewhere.adapt.adversaries import Adversarial, codes
 from elsewhere.adapt.domains import DomainBatch
 from elsewhere.data import Examples
 from elsewhere.nn.building import build
-from elsewhere.nn.learners import first_of
 from elsewhere.task import Source
 
 
@@ -82,7 +81,7 @@ class Adda(Towards):
 
     def _logits(self, opponent: Any, features: list[Tensor], batch: DomainBatch) -> tuple[Tensor, Tensor]:
         count = int(batch.domain.max()) + 1
-        return tuple(opponent(torch.cat(part)).logits[:, 0] for part in (features[:count], features[count:]))  # type: ignore[return-value]
+        return tuple(opponent(torch.cat(part)).logits[:, 0] for part in (features[:count], features[count:]))
 
 
 @dataclass
@@ -114,11 +113,5 @@ class Mdd(Towards):
         """Return the mean of -log(1 - p(F' = F))."""
         first = self.network_.head(x).detach()
         second = opponent(x).logits
-        if self.classes_ is not None:
-            log_p = second.log_softmax(1).gather(1, first.argmax(1)[:, None])[:, 0]
-        else:
-            log_p = -(second - first).square().mean(1)
+        log_p = second.log_softmax(1).gather(1, first.argmax(1)[:, None])[:, 0] if self.classes_ is not None else -(second - first).square().mean(1)
         return -torch.log(-torch.expm1(log_p.clamp(max=-1e-6))).mean()
-
-
-__all__ = ["Adda", "Cdann", "Mdd", "first_of"]

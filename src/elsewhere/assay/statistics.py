@@ -227,7 +227,9 @@ def _points(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
         home, there = part.home.to_numpy(), part.value.to_numpy()
         line = fit_line(home, there, float(part.home_n.mean()), float(part.n.mean()), metric in UNIT_METRICS, resamples=20)
         found.append(part.assign(robust=np.nan if line is None else effective_robustness(home, there, line)))
-    return pd.concat(found, ignore_index=True) if found else scores.head(0).assign(home=np.nan, home_n=np.nan, robust=np.nan)
+    if not found:
+        raise UserError("no pair of home and elsewhere: no task of this result judges at home")
+    return pd.concat(found, ignore_index=True)
 
 
 # --- choosing -------------------------------------------------------------------------------------------------------

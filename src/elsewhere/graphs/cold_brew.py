@@ -145,7 +145,17 @@ class ColdBrew(GraphLearner):
         return linked, np.concatenate(scaled, 1).astype(np.float16)
 
     def _perceptron(self, outputs: int, extra: tuple[int, ...] = ()) -> Any:
-        return build("sparse-mlp", shape=[self.width_], head=False, outputs=outputs, width=self.student_width, depth=self.student_layers, dropout=self.student_dropout, extra=list(extra), input_dropout=self.input_dropout)
+        return build(
+            "sparse-mlp",
+            shape=[self.width_],
+            head=False,
+            outputs=outputs,
+            width=self.student_width,
+            depth=self.student_layers,
+            dropout=self.student_dropout,
+            extra=list(extra),
+            input_dropout=self.input_dropout,
+        )
 
     def _rows(self, nodes: Array, run: Run, stream: str) -> tuple[Callable[[int], Tensor], int]:
         """Return step -> positions among ``nodes``, and the number of steps."""

@@ -83,7 +83,8 @@ def feature_contribution(task: Task[Nodes], run: Run = Run()) -> Finding:
 
     home = next((d for d in task.domains if d.role == "home"), task.domains[0]).load()
     scores = []
-    for learner in (Gcn(), Mlp(), LabelPropagation()):
+    learners: list[Any] = [Gcn(), Mlp(), LabelPropagation()]
+    for learner in learners:
         wants_nodes = learner.accepts is Nodes
         source: Source[Any] = task.source if wants_nodes else Source(as_examples(task.source.train))
         asked = home.unlabelled() if wants_nodes else as_examples(home.unlabelled())
@@ -157,7 +158,13 @@ def _finding(table: pd.DataFrame, heard: str = "") -> Finding:
             said.append(f"No ratio{where}: spread labels ({row['spread labels']:.2f}) reach or beat the network ({row.network:.2f}).")
             continue
         what = "Features carry the task, and links harm" if row.ratio >= 100 else "Features carry most of the task" if row.ratio >= 50 else "Links carry most of the task"
-        hope = "expect little from a student of links" if row.ratio >= 100 else "a node without links loses little" if row.ratio >= 50 else "a node without links loses most: distil them into features (cold-brew), or get links"
+        hope = (
+            "expect little from a student of links"
+            if row.ratio >= 100
+            else "a node without links loses little"
+            if row.ratio >= 50
+            else "a node without links loses most: distil them into features (cold-brew), or get links"
+        )
         said.append(f"{what}{where}: ratio {row.ratio:.0f} % (network {row.network:.2f}, features alone {row.perceptron:.2f}, links alone {row['spread labels']:.2f}); {hope}.")
     return Finding(" ".join(said), {"What carries the task": table}, {"Feature contribution ratio": _bars(table)}, LIMITS + (f" {heard}." if heard else ""))
 
@@ -167,7 +174,9 @@ def _bars(table: pd.DataFrame) -> go.Figure:
 
     figure = go.Figure()
     ratio = [None if not np.isfinite(v) else float(v) for v in table.ratio]
-    figure.add_bar(y=[plain(t) for t in table.task], x=ratio, orientation="h", marker={"color": PALETTE[0]}, text=["no value" if v is None else f"{v:.0f} %" for v in ratio], textposition="auto", hoverinfo="skip")
+    figure.add_bar(
+        y=[plain(t) for t in table.task], x=ratio, orientation="h", marker={"color": PALETTE[0]}, text=["no value" if v is None else f"{v:.0f} %" for v in ratio], textposition="auto", hoverinfo="skip"
+    )
     for at, text in ((50, "features carry more"), (100, "links harm")):
         figure.add_shape(type="line", x0=at, x1=at, y0=0, y1=1, yref="paper", line={"dash": "dot", "color": "#868e96"})
         figure.add_annotation(x=at, y=1.02, yref="paper", yanchor="bottom", xanchor="left", text=f"{text} →", showarrow=False, font={"size": 11, "color": "#868e96"})
@@ -211,7 +220,12 @@ class Degrees(Explainer):
         pairs = [f"{r.learner} {r.accuracy:.2f}" for _, r in low[low.links == first].sort_values("accuracy", ascending=False).iterrows()]
         best = low[low.links == last].sort_values("accuracy", ascending=False).iloc[0]
         sentence = f"With {first} links: {', '.join(pairs)}; with {last}, the best is {best.learner} ({best.accuracy:.2f})."
-        return Finding(sentence, {"Accuracy by number of links": table}, figures, "Links are counted in the graph that learners saw: those of isolated nodes are removed. Nodes with the same number of links differ in more than it.")
+        return Finding(
+            sentence,
+            {"Accuracy by number of links": table},
+            figures,
+            "Links are counted in the graph that learners saw: those of isolated nodes are removed. Nodes with the same number of links differ in more than it.",
+        )
 
 
 def _each(result: Result) -> pd.DataFrame:
@@ -228,7 +242,9 @@ def _each(result: Result) -> pd.DataFrame:
             if not isinstance(data, Nodes):
                 continue
             mine = rows[rows.domain == domain.name].sort_values("row")
-            frames.append(pd.DataFrame({"task": str(trial.task), "learner": str(trial.learner), "seed": trial.seed, "node": data.ask, "links": data.column("degree"), "accuracy": mine.accuracy.to_numpy(float)}))
+            frames.append(
+                pd.DataFrame({"task": str(trial.task), "learner": str(trial.learner), "seed": trial.seed, "node": data.ask, "links": data.column("degree"), "accuracy": mine.accuracy.to_numpy(float)})
+            )
     if not frames:
         return pd.DataFrame()
     return pd.concat(frames, ignore_index=True).drop_duplicates(["task", "learner", "seed", "node"])
@@ -242,7 +258,12 @@ def by_degree(each: pd.DataFrame) -> pd.DataFrame:
         ['3–4']
     """
     bound = np.where(each.links > 0, np.ceil(np.log2(np.maximum(each.links, 1))), -1).astype(int)
-    told = each.assign(bound=bound).groupby(["task", "learner", "bound"], sort=False, observed=True).agg(accuracy=("accuracy", "mean"), deviation=("accuracy", "std"), n=("accuracy", "size"), seeds=("seed", "nunique")).reset_index()
+    told = (
+        each.assign(bound=bound)
+        .groupby(["task", "learner", "bound"], sort=False, observed=True)
+        .agg(accuracy=("accuracy", "mean"), deviation=("accuracy", "std"), n=("accuracy", "size"), seeds=("seed", "nunique"))
+        .reset_index()
+    )
     told["error"] = told.deviation.fillna(0) / np.sqrt(told.n)
     told["nodes"] = told.n / told.seeds
     told = told.sort_values(["task", "bound", "learner"], kind="stable")

@@ -165,7 +165,8 @@ class Nodes:
     def rows(self, nodes: Array) -> Any:
         """Return features of nodes: dense where they fit, else ``SparseRows``; texts where there are no features."""
         if self.graph.features is None:
-            return np.array([self.texts[k] for k in nodes.tolist()], object)
+            texts = self.texts
+            return np.array([texts[int(k)] for k in nodes], object)
         x = self.graph.features[nodes]
         if not sp.issparse(x):
             return np.asarray(x, np.float32)
@@ -334,8 +335,8 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
     import gzip
 
     try:
-        opened: Any = gzip.open(path, "rt", encoding="utf-8") if os.fspath(path).endswith(".gz") else open(path, encoding="utf-8")
-        with opened as file:
+        opens: Any = gzip.open if os.fspath(path).endswith(".gz") else open
+        with opens(path, "rt", encoding="utf-8") as file:
             return [line.rstrip("\r\n") for line in file]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path} as lines of UTF-8 text: {error}") from error
@@ -437,7 +438,7 @@ def from_frames(
         if len(np.unique(labels)) <= 50:
             labels = np.array([str(v) for v in labels], object)
     elif predict is not None and frame[predict].dtype.kind not in "f":
-        labels = np.array([None if v is None or v != v else str(v) for v in labels.tolist()], object)
+        labels = np.array([None if v is None or v != v else str(v) for v in np.asarray(labels, object)], object)
     encoded = None if text is not None else numbers_of(frame, kept, "the table of nodes")
     texts = None if text is None else ["" if v is None or v != v else str(v) for v in frame[text].tolist()]
     return graph_of(ends, encoded, labels, texts=texts, columns=told, nodes=len(frame))

@@ -72,6 +72,7 @@ class GraphLearner(Learner[Nodes, Prediction]):
         if labels is None:
             raise UserError("the source has no labels to fit" if data.known is None else "some of the nodes to train on have no label")
         self.classes_ = None if data.classes is None else len(data.classes)
+        self.mean_: Any
         self.mean_, self.deviation_ = (0.0, 1.0) if self.classes_ is not None else label_scales(labels.astype(float))
         if data.classes is None:
             return torch.as_tensor((labels - self.mean_) / self.deviation_, dtype=torch.float32)

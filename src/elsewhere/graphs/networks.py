@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -57,8 +58,8 @@ class GraphConvolutions(nn.Module):
             raise UserError(f"layers must be at least 1, not {depth}")
         self.depth, self.residual, self.mixing, self.normalisation, self.dropout, self.aggregation = depth, residual, mixing, normalisation, dropout, aggregation
         sizes = [inputs, *[width] * (depth - 1), outputs] if aggregation != "simple" else [inputs, outputs]
-        self.weight = nn.ParameterList([_xavier(b, a) for a, b in zip(sizes, sizes[1:], strict=False)])
-        self.own = nn.ParameterList([_xavier(b, a) for a, b in zip(sizes, sizes[1:], strict=False)] if aggregation == "mean" else [])
+        self.weight = nn.ParameterList([_xavier(b, a) for a, b in itertools.pairwise(sizes)])
+        self.own = nn.ParameterList([_xavier(b, a) for a, b in itertools.pairwise(sizes)] if aggregation == "mean" else [])
         self.bias = nn.ParameterList([nn.Parameter(torch.zeros(b)) for b in sizes[1:]])
         chosen = {"none": [], "first": [0], "last": [len(sizes) - 2], "all": list(range(len(sizes) - 1))}[structural]
         self.structure = nn.ParameterDict({str(k): nn.Parameter(structural_init * torch.randn(nodes, sizes[k + 1])) for k in chosen})

@@ -182,7 +182,7 @@ class Features:
         else:
             mean, second = x.mean(1), np.square(x).mean(1)
         deviation = np.sqrt(np.maximum(second - mean**2, 0) + 1e-5)
-        return tuple(torch.from_numpy(np.asarray(v, np.float32))[:, None].to(device) for v in (mean, deviation))  # type: ignore[return-value]
+        return tuple(torch.from_numpy(np.asarray(v, np.float32))[:, None].to(device) for v in (mean, deviation))
 
     def rows(self, rows: Tensor | None, device: torch.device) -> Any:
         """Return X[rows] on a device: a tensor, or a ``Sparse``; the last two sets of rows are kept."""

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from elsewhere.data import Array, find, root
 from elsewhere.errors import UserError, did_you_mean
 from elsewhere.graphs.data import Graph, Nodes, from_frames, from_networkx, from_pyg, load_graph, load_text_graph, nodes_without_links, numbers_of, read_lines, read_table
 from elsewhere.graphs.generators import homophily_graph, rewired, topic_text_graph
+from elsewhere.graphs.neighbours import Linked, neighbour_metrics
 from elsewhere.metrics import classification_metrics, regression_metrics
 from elsewhere.metrics.classification import AUROC
 from elsewhere.run import Run
@@ -148,8 +150,7 @@ def _family(name: str, load: Callable[[], Graph], text: str) -> TaskFunction:
 
     make.__doc__ = f"{text}: head, tail and isolated nodes as domains. Options as for ``isolated_nodes``; labels_per_class=0 labels the share ``labelled``."
     make.__qualname__ = make.__name__ = name.replace("/", "_").replace("-", "_")
-    made = task(name, learners=LEARNERS)(make)
-    return made
+    return task(name, learners=LEARNERS)(make)
 
 
 @lru_cache(maxsize=4)
@@ -191,19 +192,25 @@ squirrel = _family("wikipedia/squirrel", lambda: wikipedia_graph("squirrel"), "W
 
 
 @task("facebook-pages", learners=LEARNERS)
-def facebook_pages(seed: int = 0, view: str = "words", share: float = 0.1, labels_per_class: int | None = 20, labelled: float = 0.5, validation: int = 500, rewire: bool = False, cold: str = "lowest-degree") -> Task[Nodes]:
+def facebook_pages(
+    seed: int = 0, view: str = "words", share: float = 0.1, labels_per_class: int | None = 20, labelled: float = 0.5, validation: int = 500, rewire: bool = False, cold: str = "lowest-degree"
+) -> Task[Nodes]:
     """Facebook pages by kind; ``cold="random"`` isolates a random share as spec 07 does; ``rewire`` draws the links anew, degrees kept."""
     return text_task(facebook_graph(view), seed, share, labels_per_class, labelled, validation, rewire, cold)
 
 
 @task("graphs/homophily", learners=LEARNERS)
-def homophily(seed: int = 0, num_nodes: int = 2000, num_classes: int = 4, mean_degree: float = 8, homophily: float = 0.8, feature_signal: float = 1.0, share: float = 0.1, labels_per_class: int = 20) -> Task[Nodes]:
+def homophily(
+    seed: int = 0, num_nodes: int = 2000, num_classes: int = 4, mean_degree: float = 8, homophily: float = 0.8, feature_signal: float = 1.0, share: float = 0.1, labels_per_class: int = 20
+) -> Task[Nodes]:
     """A generated graph whose homophily and signal of features are set; drawn anew with each seed."""
     return isolated_nodes(homophily_graph(num_nodes, num_classes, mean_degree, homophily, feature_signal, seed=seed), share, labels_per_class, seed=seed)
 
 
 @task("graphs/topics", learners=LEARNERS)
-def topics(seed: int = 0, num_nodes: int = 2000, num_topics: int = 16, link_homophily: float = 0.8, text_noise: float = 0.5, mean_degree: float = 10, share: float = 0.1, labels_per_class: int = 20) -> Task[Nodes]:
+def topics(
+    seed: int = 0, num_nodes: int = 2000, num_topics: int = 16, link_homophily: float = 0.8, text_noise: float = 0.5, mean_degree: float = 10, share: float = 0.1, labels_per_class: int = 20
+) -> Task[Nodes]:
     """Generated nodes with counts of words of a topic, linked within topics and subtopics."""
     made = topic_text_graph(num_nodes, num_topics, link_homophily=link_homophily, text_noise=text_noise, mean_degree=mean_degree, seed=seed, texts=False)
     return isolated_nodes(made, share, labels_per_class, seed=seed)
@@ -227,6 +234,23 @@ def text_task(graph: Graph, seed: int, share: float, labels_per_class: int | Non
     return isolated_nodes(graph.without_links_of(alone), 0.0, labels_per_class or None, labelled, validation, seed)
 
 
+@task("graphs/neighbours", choices={"of": ["citations/cora", "facebook-pages"]}, learners=("neighborhood-prediction:solver=ridge,rank=true",))
+def neighbours(seed: int = 0, of: str = "citations/cora", share: float = 0.1) -> Task[Nodes]:
+    """Which nodes will a node without links come to link to? A random share of the nodes loses all links, which are to be foretold."""
+    graphs = {"citations/cora": cora_graph, "facebook-pages": facebook_graph}
+    if of not in graphs:
+        raise UserError(f"there is no graph {of!r}{did_you_mean(of, graphs)}")
+    graph = graphs[of]()
+    alone = np.sort(Run(seed).rng("isolated").permutation(len(graph))[: round(share * len(graph))])
+    pruned = graph.without_links_of(alone).without_labels()
+    rest = np.setdiff1d(np.arange(len(graph)), alone)
+    columns = np.ones(len(graph), np.float32)
+    columns[alone] = 0  # a link among held-out nodes cannot be foretold: neither end is known
+    truth = sp.csr_array(graph.links[alone] @ sp.dia_array((columns[None], [0]), shape=graph.links.shape))
+    truth.eliminate_zeros()
+    return Task(Source(Nodes(pruned, rest)), [Domain("isolated", Linked(pruned, alone, truth=truth))], neighbour_metrics())
+
+
 COUNTRIES = ("DE", "ENGB", "ES", "FR", "PTBR", "RU")
 
 
@@ -243,7 +267,7 @@ def twitch_users(seed: int = 0, source: str = "DE", home_share: float = 0.2) -> 
     names = ("no", "yes")
 
     def nodes(graph: Graph, ask: Array) -> Nodes:
-        return Nodes(graph, ask, np.where(np.isin(np.arange(len(graph)), np.union1d(ask, train) if graph is home else ask), graph.labels, -1), names)
+        return Nodes(graph, ask, np.where(np.isin(np.arange(len(graph)), np.union1d(ask, train) if graph is home else ask), np.asarray(graph.labels), -1), names)
 
     domains = [Domain(source, nodes(home, test), "home"), *(Domain(c, nodes(g, np.arange(len(g)))) for c, g in graphs.items() if c != source)]
     metrics = [AUROC, *(m for m in classification_metrics(False, 2) if m is not AUROC)]
@@ -347,7 +371,17 @@ def read(
     if graph is not None:
         check_graph(graph)
         return TaskFunction("graph", graph_file.make, options={"graph": graph, **told}, learners=LEARNERS, summary=summary(graph), reader="graph")
-    files = {"path": os.fspath(what), "edges": edges, "texts": texts, "predict": predict, "text": text, "id": id, "unit": unit, "features": None if features is None else list(features), "exclude": list(exclude)}
+    files = {
+        "path": os.fspath(what),
+        "edges": edges,
+        "texts": texts,
+        "predict": predict,
+        "text": text,
+        "id": id,
+        "unit": unit,
+        "features": None if features is None else list(features),
+        "exclude": list(exclude),
+    }
     kept = {k: v for k, v in files.items() if v not in (None, [])}
     graph = _own(files["path"], edges, texts, predict, text, id, unit, features, tuple(exclude))
     check_graph(graph)
@@ -371,10 +405,22 @@ def summary(graph: Graph) -> str:
     degree = graph.degree
     kind = "no labels" if graph.labels is None else f"label: {', '.join(graph.classes[:8])}{' …' if len(graph.classes) > 8 else ''}" if graph.classes else "label: a number (regression)"
     what = "texts" if graph.features is None else f"{graph.features.shape[1]:,} features"
-    return f"{len(graph):,} nodes with {what}, {graph.links.nnz // 2:,} links; {kind}\ndegree: median {np.median(degree):.0f}, greatest {degree.max():,}; {np.mean(degree == 0):.1%} have no link, {np.mean(degree == 1):.1%} one"
+    said = f"{len(graph):,} nodes with {what}, {graph.links.nnz // 2:,} links; {kind}"
+    return f"{said}\ndegree: median {np.median(degree):.0f}, greatest {degree.max():,}; {np.mean(degree == 0):.1%} have no link, {np.mean(degree == 1):.1%} one"
 
 
-def source(what: Any, edges: str | None = None, texts: str | None = None, predict: str | None = None, text: str | None = None, id: str | None = None, unit: str | None = None, features: Sequence[str] | None = None, exclude: Sequence[str] = (), **others: Any) -> tuple[Source[Nodes], dict[str, Any], str]:
+def source(
+    what: Any,
+    edges: str | None = None,
+    texts: str | None = None,
+    predict: str | None = None,
+    text: str | None = None,
+    id: str | None = None,
+    unit: str | None = None,
+    features: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+    **others: Any,
+) -> tuple[Source[Nodes], dict[str, Any], str]:
     """Return every node of a graph as a source to fit on, what a model must remember to read new nodes, and a default learner."""
     if others:
         raise UserError(f"--{next(iter(others)).replace('_', '-')} is for assays: a fit uses every node")
@@ -429,4 +475,3 @@ def new_nodes(what: Any, remembered: Mapping[str, Any]) -> Nodes:
     if remembered.get("width") not in (None, x.shape[1]):
         raise UserError(f"{what} has {x.shape[1]} features; the model was fitted on {remembered['width']}")
     return nodes_without_links(x, columns=ids)
-

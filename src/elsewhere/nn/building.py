@@ -76,7 +76,9 @@ def width_of(body: nn.Module) -> int:
     return width
 
 
-def build(name: str, like: Examples | None = None, *, shape: Sequence[int] | None = None, classes: int | None = None, values: int | None = None, head: bool = True, hidden: int = 0, **options: Any) -> Any:
+def build(
+    name: str, like: Examples | None = None, *, shape: Sequence[int] | None = None, classes: int | None = None, values: int | None = None, head: bool = True, hidden: int = 0, **options: Any
+) -> Any:
     """Make a network by name: ``mlp``, ``small-cnn``, ``encoder``, ``decoder``, ``vit``, ``torchvision:NAME`` or ``timm:NAME``.
 
     Args:
