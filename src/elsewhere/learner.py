@@ -27,6 +27,7 @@ class Learner(Generic[D, P]):
 
     revision: ClassVar[int] = 1  # raise it when the method changes: older trials no longer count
     trusted: ClassVar[tuple[str, ...]] = ()  # types beyond scikit-learn's public ones that a saved model may hold
+    holds: ClassVar[tuple[type, ...]] = ()  # dataclasses of its own that its fitted attributes are made of
 
     @property
     def accepts(self) -> type:

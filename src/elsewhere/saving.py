@@ -134,6 +134,7 @@ def _read(folder: Path, trust: Mapping[str, type]) -> Any:
     kind = _class(name, trust)
     if getattr(kind, "revision", 1) != revision:
         raise UserError(f"{folder} was saved by revision {revision} of {name}; this version has revision {getattr(kind, 'revision', 1)}: fit it again")
+    trust = {**trust, **{reference(t): t for t in getattr(kind, "holds", ())}}
     arrays = _arrays(folder / "arrays.safetensors")
     allowed = (*getattr(kind, "trusted", ()), *trust)
     thing = kind.__new__(kind)

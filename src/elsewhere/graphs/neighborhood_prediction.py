@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -33,6 +33,25 @@ from elsewhere.training import train
 MOST_MATCHED = 32_768  # clusters of a level that is still trained
 HELD_OUT = 0.02  # of the instances, to judge each level by
 COMPONENTS = 256
+
+
+@dataclass
+class FittedRanker:
+    """A fitted ranker as arrays, so that it can be saved."""
+
+    parents: list[Array]
+    labels: Array
+    weights: list[list[tuple[Array, Array, Array]]]
+    beam: int
+
+    @classmethod
+    def of(cls, ranker: TreeRanker) -> FittedRanker:
+        return cls(ranker.parents_, ranker.labels_, ranker.weights_, ranker.beam)
+
+    def made(self, tree: LabelTree) -> TreeRanker:
+        ranker = TreeRanker(tree, self.beam)
+        ranker.parents_, ranker.labels_, ranker.weights_ = self.parents, self.labels, self.weights
+        return ranker
 
 
 @dataclass
@@ -69,6 +88,7 @@ class NeighborhoodPrediction(NodeEncoder):
         (2, 16)
     """
 
+    holds: ClassVar[tuple[type, ...]] = (NodeFeatures, LabelTree, FittedRanker)
     solver: str = "train"
     clusters: int | None = None
     branching: int = 16
@@ -102,7 +122,7 @@ class NeighborhoodPrediction(NodeEncoder):
             self._fit_levels(graph, x, y, taught, run)
         self.ranker_ = None
         if self.rank:
-            self.ranker_ = _Fitted.of(TreeRanker(self.tree_, min(self.beam, 10)).fit(self._joined(Nodes(graph, taught), run, x[taught]), y))
+            self.ranker_ = FittedRanker.of(TreeRanker(self.tree_, min(self.beam, 10)).fit(self._joined(Nodes(graph, taught), run, x[taught]), y))
         return self
 
     def _check(self) -> None:
@@ -308,22 +328,3 @@ class NeighborhoodPrediction(NodeEncoder):
             shown = [graph.texts[i] if graph.texts is not None else str(i) for i in typical.tolist()]
             rows.append({"cluster": k, "nodes": len(members), "typical": " | ".join(shown), "terms": ", ".join(names[np.argsort(-centre, kind="stable")[:terms]])})
         return pd.DataFrame(rows)
-
-
-@dataclass
-class _Fitted:
-    """A fitted ranker as arrays, so that it can be saved."""
-
-    parents: list[Array]
-    labels: Array
-    weights: list[list[tuple[Array, Array, Array]]]
-    beam: int
-
-    @classmethod
-    def of(cls, ranker: TreeRanker) -> _Fitted:
-        return cls(ranker.parents_, ranker.labels_, ranker.weights_, ranker.beam)
-
-    def made(self, tree: LabelTree) -> TreeRanker:
-        ranker = TreeRanker(tree, self.beam)
-        ranker.parents_, ranker.labels_, ranker.weights_ = self.parents, self.labels, self.weights
-        return ranker

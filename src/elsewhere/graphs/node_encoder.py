@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -51,6 +51,7 @@ class NodeEncoder(_Trained):
         idf: weigh words of features by rarity.
     """
 
+    holds: ClassVar[tuple[type, ...]] = (NodeFeatures,)
     encoder: str = "mlp"
     dim: int = 128
     epochs: int = 3

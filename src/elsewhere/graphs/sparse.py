@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -56,8 +57,13 @@ def as_torch(matrix: Any) -> Tensor:
     """Return a scipy CSR as a torch CSR, sharing its values."""
     matrix = sp.csr_array(matrix)
     parts = (torch.from_numpy(matrix.indptr.astype(np.int64)), torch.from_numpy(matrix.indices.astype(np.int64)), torch.from_numpy(np.asarray(matrix.data, np.float32)))
-    with torch.sparse.check_sparse_tensor_invariants(False):
-        made: Tensor = torch.sparse_csr_tensor(*parts, size=matrix.shape)
+    return _csr(*parts, matrix.shape)
+
+
+def _csr(rows: Tensor, columns: Tensor, values: Tensor, shape: Any) -> Tensor:
+    with torch.sparse.check_sparse_tensor_invariants(False), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch says once that sparse tensors are new
+        made: Tensor = torch.sparse_csr_tensor(rows, columns, values, size=shape)
     return made
 
 
@@ -122,9 +128,7 @@ class Sparse:
 
 
 def _with_values(matrix: Tensor, values: Tensor) -> Tensor:
-    with torch.sparse.check_sparse_tensor_invariants(False):
-        made: Tensor = torch.sparse_csr_tensor(matrix.crow_indices(), matrix.col_indices(), values, size=matrix.shape)
-    return made
+    return _csr(matrix.crow_indices(), matrix.col_indices(), values, matrix.shape)
 
 
 class _Dropped:

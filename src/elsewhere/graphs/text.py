@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -30,7 +30,7 @@ class TextFeatures:
     Args:
         words: most frequent words that are kept.
         pairs: most frequent pairs of neighbouring words.
-        letters: most frequent runs of three letters within words (a blank before and after a word).
+        letters: most frequent runs of three letters within words (a blank before and after a word); as terms they begin with ~.
         max_share: terms in more than this share of the texts are dropped.
         least: terms in fewer texts are dropped.
 
@@ -93,7 +93,8 @@ def _pairs(text: str) -> list[str]:
 
 
 def _letters(text: str) -> list[str]:
-    return [w[k : k + 3] for word in _words(text) for w in (f" {word} ",) for k in range(len(w) - 2)]
+    """Return runs of three letters, marked so that none is taken for a word."""
+    return ["~" + w[k : k + 3] for word in _words(text) for w in (f" {word} ",) for k in range(len(w) - 2)]
 
 
 def unit_rows(x: Any) -> Any:
@@ -117,6 +118,7 @@ class NodeFeatures:
         pairs: of ``TextFeatures``.
     """
 
+    holds: ClassVar[tuple[type, ...]] = (TextFeatures,)
     idf: bool = True
     words: int = 1_000_000
     pairs: int = 3_000_000
@@ -155,6 +157,7 @@ class Tfidf(Learner[Nodes, Any]):
         components: keep so many directions of a singular value decomposition; None: all terms.
     """
 
+    holds: ClassVar[tuple[type, ...]] = (NodeFeatures,)
     components: int | None = None
 
     @property
