@@ -64,8 +64,8 @@ class Adversarial(DomainLearner):
             raise UserError(f"{type(self).__name__} keeps no average of its weights: leave average away")
         if self.weight == 0:  # nobody to play against: the loss of the labels alone, to the bit
             return super().stepper(self._adam(self.learning_rate, self.weight_decay))
-        self.opponent_ = self.opponent(width_of(self.network_.body))
-        return Adversaries(self, self.network_, self.opponent_, self._adam(self.learning_rate, self.weight_decay), self._adam(self.discriminator_rate))
+        self.adversary: Any = self.opponent(width_of(self.network_.body))
+        return Adversaries(self, self.network_, self.adversary, self._adam(self.learning_rate, self.weight_decay), self._adam(self.discriminator_rate))
 
     def _adam(self, rate: float, decay: float = 0.0) -> Callable[[Any], Any]:
         return adam(rate, decay, (float(self.betas[0]), float(self.betas[1])))

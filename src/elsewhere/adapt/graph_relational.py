@@ -14,6 +14,7 @@ from torch.nn.functional import softplus
 from elsewhere.adapt.adversaries import Adversarial
 from elsewhere.adapt.domain_graph import DomainGraph, graph_for
 from elsewhere.adapt.domains import DomainBatch, domain_names, features_by_domain
+from elsewhere.batching import on_device
 from elsewhere.data import Array, Examples
 from elsewhere.errors import UserError
 from elsewhere.run import Run
@@ -109,6 +110,7 @@ class GraphRelational(Adversarial):
         fitted = super().fit(source, run)
         if self.weight:
             self.auc_ = self._auc(source, run)
+            run.log(self.steps, **{"discriminator auc": self.auc_})
         return fitted
 
     def drawn(self, step: int, run: Run) -> Tensor | None:
@@ -118,17 +120,19 @@ class GraphRelational(Adversarial):
         return torch.from_numpy(graph.sampled(self.sample, run.rng(f"pairs {step}")))
 
     def _train(self, stepper: Any, draw: Any, held: Examples | None, run: Run) -> None:
-        """Train; the discriminator's area under the curve and the accuracy by source domain are logged on the way."""
+        """Train; loss and accuracy by source domain are logged on the way."""
 
         def evaluate() -> dict[str, float]:
             told = {} if held is None else {"validation loss": self.mean_loss(held, run)}
-            batch = draw(self.steps)
             device = next(self.network_.parameters()).device
+            batch = on_device(draw(self.steps), device)
             with torch.no_grad():
-                made = self.network_(batch.inputs.to(device))
+                made = self.network_(batch.inputs)
+                each = self.by_domain(made, batch)
+            told |= {f"loss in source {e}": float(v) for e, v in enumerate(each)}
             if self.classes_ is not None:
-                right = (made.logits.cpu().argmax(1) == batch.labels).float()
-                told |= {f"accuracy in source {e}": float(right[batch.domain == e].mean()) for e in range(int(batch.domain.max()) + 1)}
+                right = (made.logits.argmax(1) == batch.labels).float()
+                told |= {f"accuracy in source {e}": float(right[batch.domain == e].mean()) for e in range(len(each))}
             return told
 
         train(stepper, draw, run, steps=self.steps, evaluate=evaluate, patience=self.patience)
@@ -144,7 +148,7 @@ class GraphRelational(Adversarial):
     def moved(self, step: int, value: float) -> None:
         still = len(self.adjacency_) * float(np.log(2))
         self._still = self._still and abs(value - still) < 1e-3
-        if self._still and step == -(-self.steps // 10):
+        if self._still and step == -(-self.steps // 10) and step >= 10:
             warnings.warn("the discriminator has not moved in the first tenth of the training: nothing is being aligned", UserWarning, stacklevel=2)
 
     def discriminator_auc(self) -> float:
@@ -162,8 +166,8 @@ class GraphRelational(Adversarial):
         with torch.no_grad():
             for step in range(self.steps, self.steps + 5):
                 _, features = features_by_domain(self.network_, draw(step))
-                codes = self.opponent_(torch.stack(features))
-                logits = link_logits(codes, self.opponent_.signs, self.opponent_.bias)
+                codes = self.adversary(torch.stack(features))
+                logits = link_logits(codes, self.adversary.signs, self.adversary.bias)
                 scores.append(logits[u, v].flatten().numpy())
                 truth.append(np.repeat(self.adjacency_[u, v] > 0, logits.shape[2]))
         linked = np.concatenate(truth)
