@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import graphs
 import networks
 import numpy as np
 import pandas as pd
@@ -177,6 +178,7 @@ def decomposition() -> None:
 PARTS: dict[str, Callable[[], None]] = {"startup": startup, "engine": engine, "store": store, "explain": decomposition}
 PARTS |= {name: partial(part, told) for name, part in (("heads", networks.heads), ("sweep", networks.sweep), ("cnn", networks.cnn), ("loop", networks.loop))}
 PARTS |= {name: partial(getattr(pictures, name), told) for name in ("worlds", "corruptions", "groups", "probes", "trial", "seeds", "folders")}
+PARTS |= {name: partial(getattr(graphs, name), told) for name in ("aggregation", "teacher", "search", "tree", "texts", "million", "relations")}
 
 
 def main(room: str = "") -> None:

@@ -525,10 +525,19 @@ def test_the_graph_carries_labels_further_than_a_blind_alignment(data: Path) -> 
 
 
 @pytest.mark.slow
-def test_pairing_the_same_rows_tells_labels_where_a_file_is_sorted(data: Path) -> None:
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_pairing_the_same_rows_tells_labels_where_a_file_is_sorted_and_only_there(data: Path, shuffled: bool) -> None:
     task = dg15(home_share=0.0)
-    fitted = GraphRelational(pairing="same-rows").fit(task.source, QUIET)
-    assert np.mean([(fitted.predict(d.load().unlabelled()).classes() == d.load().labels).mean() for d in task.domains]) > 0.95
+    source = task.source
+    if shuffled:
+        rng = np.random.default_rng(0)
+        place = source.train.column("domain")
+        rows = np.concatenate([rng.permutation(np.flatnonzero(place == d)) for d in np.unique(place)])
+        source = replace(source, train=source.train.take(rows), unlabelled={n: d.take(rng.permutation(len(d))) for n, d in source.unlabelled.items()})
+    fitted = GraphRelational(pairing="same-rows").fit(source, QUIET)
+    accuracy = np.mean([(fitted.predict(d.load().unlabelled()).classes() == d.load().labels).mean() for d in task.domains])
+    assert (accuracy > 0.95) is not shuffled
+    assert shuffled is False or accuracy < 0.85
 
 
 def test_a_graph_of_domains_is_assayed_and_mapped(tmp_path: Path) -> None:

@@ -559,3 +559,15 @@ def test_objects_of_other_libraries_are_assayed(tmp_path: Path, graph: Graph) ->
         again = ew.assay(graph, learners=["gcn:epochs=5"], seeds=1, out=tmp_path / "s")
     assert (result.trials().status == "done").all()
     assert np.allclose(sorted(result.scores().query("metric == 'accuracy'").value), sorted(again.scores().query("metric == 'accuracy'").value))
+
+
+def test_every_task_of_a_graph_is_found_again_by_its_name() -> None:
+    """A result that is opened later, and a worker in another process, make the task again."""
+    from elsewhere import catalogue
+    from elsewhere.identity import reference
+    from elsewhere.task import resolve
+
+    for name, entry in catalogue.entries("tasks").items():
+        function = catalogue.get("tasks", name)
+        assert function.name == name, entry.target
+        assert resolve(reference(function.make)) is function, entry.target

@@ -106,7 +106,15 @@ def draw_graph(graph: DomainGraph, value: dict[str, float], sources: list[str], 
     marks = {"size": 17, "color": "#f8f9fa", "line": {"color": "#212529", "width": 2.5}}
     font = {"size": 10}
     figure.add_scatter(
-        x=at[ringed, 0].tolist(), y=at[ringed, 1].tolist(), mode="markers+text", text=[plain(graph.names[k]) for k in ringed], textfont=font, marker=marks, name="with labels", hoverinfo="text"
+        x=at[ringed, 0].tolist(),
+        y=at[ringed, 1].tolist(),
+        mode="markers+text",
+        textposition="top center",
+        text=[plain(graph.names[k]) for k in ringed],
+        textfont=font,
+        marker=marks,
+        hoverinfo="text",
+        name="with labels",
     )
     colours = [value[graph.names[k]] for k in judged]
     hover = [f"{plain(graph.names[k])}: {value[graph.names[k]]:.3f}" for k in judged]
@@ -115,6 +123,7 @@ def draw_graph(graph: DomainGraph, value: dict[str, float], sources: list[str], 
         x=at[judged, 0].tolist(),
         y=at[judged, 1].tolist(),
         mode="markers+text",
+        textposition="top center",
         text=[plain(graph.names[k]) for k in judged],
         textfont=font,
         marker=dots,

@@ -295,7 +295,7 @@ def _curves(table: pd.DataFrame) -> go.Figure:
     figure.update_layout(
         height=420,
         margin={"t": 40},
-        yaxis={"title": "accuracy", "overlaying": "y2", "range": [0, 1.02]},
+        yaxis={"title": "accuracy", "overlaying": "y2", "range": [0, 1.02], "dtick": 0.2},
         yaxis2={"side": "right", "title": "share of judged nodes", "range": [0, max(0.6, 1.5 * float(share.max()))], "showgrid": False},
         legend={"orientation": "h", "y": 1.12},
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -142,17 +142,6 @@ def neighbours_and_value(graph: Graph, value: str) -> Array:
     return np.array([code.setdefault(k, len(code)) for k in keys])
 
 
-def _family(name: str, load: Callable[[], Graph], text: str) -> TaskFunction:
-    """Return the task function of one named graph."""
-
-    def make(seed: int = 0, share: float = 0.1, labels_per_class: int | None = 20, labelled: float = 0.5, validation: int = 500) -> Task[Nodes]:
-        return isolated_nodes(load(), share, labels_per_class or None, labelled, validation, seed)
-
-    make.__doc__ = f"{text}: head, tail and isolated nodes as domains. Options as for ``isolated_nodes``; labels_per_class=0 labels the share ``labelled``."
-    make.__qualname__ = make.__name__ = name.replace("/", "_").replace("-", "_")
-    return task(name, learners=LEARNERS)(make)
-
-
 @lru_cache(maxsize=4)
 def _loaded(path: str, texts: str | None, unit: str | None) -> Graph:
     graph = load_graph(path, texts)
@@ -186,9 +175,22 @@ def _names(texts: str, links: str) -> Graph:
     return load_text_graph(texts, links)
 
 
-cora = _family("citations/cora", cora_graph, "Papers and citations")
-chameleon = _family("wikipedia/chameleon", lambda: wikipedia_graph("chameleon"), "Wikipedia pages on chameleons")
-squirrel = _family("wikipedia/squirrel", lambda: wikipedia_graph("squirrel"), "Wikipedia pages on squirrels")
+@task("citations/cora", learners=LEARNERS)
+def cora(seed: int = 0, share: float = 0.1, labels_per_class: int = 20, labelled: float = 0.5, validation: int = 500) -> Task[Nodes]:
+    """Papers and citations: head, tail and isolated nodes as domains. Options as for ``isolated_nodes``; labels_per_class=0 labels the share ``labelled``."""
+    return isolated_nodes(cora_graph(), share, labels_per_class or None, labelled, validation, seed)
+
+
+@task("wikipedia/chameleon", learners=LEARNERS)
+def chameleon(seed: int = 0, share: float = 0.1, labels_per_class: int = 20, labelled: float = 0.5, validation: int = 500) -> Task[Nodes]:
+    """Wikipedia pages on chameleons (repeated pages stay together): head, tail and isolated nodes as domains. Options as for ``isolated_nodes``; labels_per_class=0 labels the share ``labelled``."""
+    return isolated_nodes(wikipedia_graph("chameleon"), share, labels_per_class or None, labelled, validation, seed)
+
+
+@task("wikipedia/squirrel", learners=LEARNERS)
+def squirrel(seed: int = 0, share: float = 0.1, labels_per_class: int = 20, labelled: float = 0.5, validation: int = 500) -> Task[Nodes]:
+    """Wikipedia pages on squirrels (repeated pages stay together): head, tail and isolated nodes as domains. Options as for ``isolated_nodes``; labels_per_class=0 labels the share ``labelled``."""
+    return isolated_nodes(wikipedia_graph("squirrel"), share, labels_per_class or None, labelled, validation, seed)
 
 
 @task("facebook-pages", learners=LEARNERS)
