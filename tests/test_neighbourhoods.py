@@ -391,6 +391,32 @@ def test_deepwalk_says_nothing_of_nodes_without_links(graph: Graph) -> None:
     assert made.represent(task.domain("linked").load()).any()
 
 
+def test_links_are_scored_by_products_of_embeddings() -> None:
+    from elsewhere.graphs.cold_links import link_loss
+
+    mine, near, far = (torch.randn(6, 3) for _ in range(3))
+    truth = -(torch.log(torch.sigmoid((mine * near).sum(1))).mean() + torch.log(1 - torch.sigmoid((mine * far).sum(1))).mean()) / 2
+    assert link_loss(mine, near, far).item() == pytest.approx(truth.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["link-gcn:epochs=5,top=50", "cold-links:epochs=5,student_epochs=5,top=50", "neighborhood-prediction:solver=ridge,clusters=16,rank=true"])
+def test_learners_that_suggest_neighbours_are_judged_by_their_ranks(name: str) -> None:
+    from elsewhere.assay.study import learners_of
+    from elsewhere.graphs.generators import homophily_graph
+    from elsewhere.graphs.neighbours import Linked, neighbour_metrics
+
+    g = homophily_graph(300, seed=0)
+    alone = np.arange(0, 300, 10)
+    pruned = g.without_links_of(alone).without_labels()
+    truth = sp.csr_array(g.links[alone])
+    judged = ew.Task(Source(Nodes(pruned, np.setdiff1d(np.arange(300), alone))), [ew.Domain("isolated", Linked(pruned, alone, truth=truth))], neighbour_metrics())
+    (named,) = learners_of([name])
+    assert check_learner(named.learner, judged) == []
+    fitted = named.learner.fit(judged.source, QUIET)
+    made = fitted.predict(judged.domains[0].load().unlabelled(), QUIET)
+    assert 0 <= np.nanmean(judged.metrics[0].fn(made, judged.domains[0].load())) <= 1
+
+
 # --- bad input ------------------------------------------------------------------------------------------------------
 
 
@@ -459,3 +485,15 @@ def test_an_encoder_is_fitted_on_files_and_encodes_new_texts(tmp_path: Path, gra
     code, _, err = run("predict", tmp_path / "encoder", tmp_path / "wrong.parquet")
     assert code == 2
     assert "lacks the model's text column 'title'" in err
+
+
+def test_a_graph_of_texts_is_assayed_and_what_the_encoder_learnt_is_drawn(tmp_path: Path, graph: Graph) -> None:
+    learners = ["mlp:steps=20", "gcn:epochs=5", probed(NeighborhoodPrediction(solver="ridge", clusters=16))]
+    result = ew.assay(graph, learners=learners, seeds=1, out=tmp_path / "r")
+    assert (result.trials().status == "done").all(), result.trials().reason.tolist()
+    finding = result.explain("neighbourhoods")
+    assert "one level of 16 clusters" in finding.sentence
+    assert len(finding.figures) == 2
+    trained = ew.assay(graph, learners=[probed(NeighborhoodPrediction(**QUICK))], seeds=1, out=tmp_path / "t").explain("neighbourhoods")
+    assert len(trained.figures) == 3
+    assert any(title.startswith("Levels") for title in trained.tables)

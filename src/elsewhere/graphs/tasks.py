@@ -16,7 +16,9 @@ from elsewhere.data import Array, find, root
 from elsewhere.errors import UserError, did_you_mean
 from elsewhere.graphs.data import Graph, Nodes, from_frames, from_networkx, from_pyg, load_graph, load_text_graph, nodes_without_links, numbers_of, read_lines, read_table
 from elsewhere.graphs.generators import homophily_graph, rewired, topic_text_graph
+from elsewhere.graphs.learners import kept
 from elsewhere.graphs.neighbours import Linked, neighbour_metrics
+from elsewhere.graphs.text import with_features
 from elsewhere.metrics import classification_metrics, regression_metrics
 from elsewhere.metrics.classification import AUROC
 from elsewhere.run import Run
@@ -66,6 +68,7 @@ def isolated_nodes(
     order = np.lexsort((tie, graph.degree))
     alone = np.zeros(n, bool)
     alone[order[:count]] = True
+    graph = _read_by_all(graph)
     pruned = (graph.without_links_of(np.flatnonzero(alone)) if count else graph).without_labels()
     degree = pruned.degree
     alone |= degree == 0  # whoever lost the last neighbour is isolated too
@@ -94,6 +97,12 @@ def isolated_nodes(
         metrics or (classification_metrics(False, len(graph.classes)) if graph.classes is not None else regression_metrics()),
         FINDINGS if graph.classes is not None else (),
     )
+
+
+def _read_by_all(graph: Graph) -> Graph:
+    """Return the graph with features for learners that read no text; made once for a graph."""
+    made: Graph = kept(graph, "with features", lambda: with_features(graph)) if graph.features is None else graph
+    return made
 
 
 def check_graph(graph: Graph) -> None:

@@ -109,7 +109,7 @@ def unit_rows(x: Any) -> Any:
 
 @dataclass
 class NodeFeatures:
-    """What an encoder reads of a node: TF-IDF of its text, or its features; rows of length 1.
+    """What an encoder reads of a node: TF-IDF of its text, or of nodes without texts their features; rows of length 1.
 
     Args:
         idf: weigh sparse features by their rarity, as words are.
@@ -125,9 +125,9 @@ class NodeFeatures:
     letters: int = 200_000
 
     def fit(self, graph: Graph) -> Self:
-        self.text_ = None if graph.features is not None else TextFeatures(self.words, self.pairs, self.letters).fit(graph.texts or [])
+        self.text_ = None if graph.texts is None else TextFeatures(self.words, self.pairs, self.letters).fit(graph.texts)
         self.idf_ = None
-        if graph.features is not None and self.idf and sp.issparse(graph.features):
+        if self.text_ is None and self.idf and sp.issparse(graph.features):
             count = np.bincount(graph.features.indices, minlength=graph.features.shape[1])
             self.idf_ = np.log((1 + len(graph)) / (1 + count)).astype(np.float32) + 1
         self.width_ = self.text_.width if self.text_ is not None else int(graph.features.shape[1])
@@ -183,6 +183,15 @@ class Tfidf(Learner[Nodes, Any]):
             return np.asarray(x)
         found: Any = x.toarray() if x.shape[0] * x.shape[1] <= DENSE else SparseRows(x)
         return found
+
+
+def with_features(graph: Graph, components: int = 256, seed: int = 0) -> Graph:
+    """Return a graph of texts with features too, for learners that read none: principal components of TF-IDF; other graphs as they are."""
+    if graph.features is not None or graph.texts is None:
+        return graph
+    x = NodeFeatures().fit(graph).transform(Nodes(graph, np.arange(len(graph))))
+    axes = principal_axes(x, components, seed)
+    return graph.with_features(np.asarray(x @ axes, np.float32))
 
 
 def principal_axes(x: Any, count: int, seed: int, most: int = 100_000) -> Array:
