@@ -22,10 +22,11 @@ from elsewhere.data import SparseRows
 from elsewhere.errors import UserError
 from elsewhere.graphs.cold_brew import ColdBrew
 from elsewhere.graphs.contribution import by_degree, feature_contribution_ratio, homophily
-from elsewhere.graphs.data import Graph, Nodes, from_frames, from_networkx, from_pyg, graph_of, load_graph, load_text_graph
+from elsewhere.graphs.data import Graph, Nodes
 from elsewhere.graphs.distilled import Glnn, GraphMlp, TuneUp, neighbour_contrast
 from elsewhere.graphs.generators import homophily_graph, rewired
 from elsewhere.graphs.learners import Gcn, GraphSage, LabelPropagation, Sgc, StructuralGcn, propagated, propagation
+from elsewhere.graphs.loading import from_frames, from_networkx, from_pyg, graph_of, load_graph, load_text_graph
 from elsewhere.graphs.networks import SparseMlp, pair_norm
 from elsewhere.graphs.search import CoarseLists, top_similar
 from elsewhere.graphs.sparse import Features, Sparse, normalised

@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 import elsewhere as ew
 from elsewhere.checks import check_learner
 from elsewhere.errors import UserError
-from elsewhere.graphs.data import Graph, Nodes, graph_of
+from elsewhere.graphs.data import Graph, Nodes
 from elsewhere.graphs.generators import block_model, topic_text_graph
 from elsewhere.graphs.label_tree import LabelTree, label_tree, neighbourhood_features
 from elsewhere.graphs.levels import Level
 from elsewhere.graphs.link_prediction import DeepWalk, LinkPrediction, random_walks
+from elsewhere.graphs.loading import graph_of
 from elsewhere.graphs.neighborhood_prediction import NeighborhoodPrediction
 from elsewhere.graphs.ranker import TreeRanker, ranking_metrics
 from elsewhere.graphs.svm import linear_svms

@@ -242,13 +242,15 @@ def _data_root(data: Path | None) -> None:
 
 def _show_plan(study: Any, workers: int) -> None:
     """Say what was inferred and what will run, before anything runs."""
+    from elsewhere.assay.engine import held_to
     from elsewhere.assay.plan import pilot
     from elsewhere.run import duration
 
     for summary in dict.fromkeys(t.summary for t in study.tasks if t.summary):
         typer.echo(summary)
     total = len(study.tasks) * len(study.learners) * len(study.seeds)
-    about = f", about {duration(pilot(study) / max(1, workers))}" if total >= 20 else ""
+    with held_to(study.threads):
+        about = f", about {duration(pilot(study) / max(1, workers))}" if total >= 20 else ""
     typer.echo(f"plan: {len(study.tasks)} task{'s' * (len(study.tasks) > 1)} × {len(study.learners)} learners × {len(study.seeds)} seeds = {total} trials{about}")
 
 

@@ -144,7 +144,7 @@ class Probe(Learner[Any, Any]):
         kind: Any = self.head.accepts
         if kind is not Examples and isinstance(data, kind) and hasattr(data, "represented_by"):
             return data.represented_by(lambda every: self._represented(every, run))
-        plain = data if hasattr(data, "labels") else as_examples(data)
+        plain = data if hasattr(data, "represented_by") else as_examples(data) or data
         labels, columns, classes = (getattr(plain, name, None) for name in ("labels", "columns", "classes"))
         return Examples(self.encoder_.represent(data, run), labels, columns or {}, classes)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,8 +99,8 @@ class Adversaries:
         self.against.step()
         labelled = self.learner.by_domain(made, batch).mean()
         self.optimiser.zero_grad()
-        # the updated opponent judges; gradients reach it too and are dropped by its next zero_grad
-        backward(labelled + self.learner.against(self.discriminator, made, features, batch))
+        with _fixed(self.discriminator):  # the updated opponent judges, and learns nothing from it
+            backward(labelled + self.learner.against(self.discriminator, made, features, batch))
         if self.learner.clip is not None:
             backward.clip(self.network, self.optimiser, self.learner.clip)
         self.optimiser.step()
@@ -110,6 +111,18 @@ class Adversaries:
         if self.done <= math.ceil(0.1 * self.learner.steps):
             self.learner.moved(self.done, float(told.detach()))
         return {"loss": labelled.detach(), "discriminator loss": told.detach()}
+
+
+@contextmanager
+def _fixed(module: nn.Module) -> Iterator[None]:
+    """Keep gradients from a module's weights."""
+    for p in module.parameters():
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in module.parameters():
+            p.requires_grad_(True)
 
 
 def codes(features: list[Tensor]) -> tuple[Tensor, Tensor]:

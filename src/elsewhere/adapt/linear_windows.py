@@ -24,7 +24,7 @@ class LinearWindows(Learner[Examples, ValuePrediction]):
         constant: predict the source's mean and look at nothing.
 
     Examples:
-        >>> x = np.arange(6.0).reshape(3, 2)
+        >>> x = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
         >>> LinearWindows().fit(Source(Examples(x, 2 * x))).predict(Examples(np.ones((1, 2)))).mean.round(6).tolist()
         [[2.0, 2.0]]
     """

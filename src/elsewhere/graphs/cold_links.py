@@ -117,7 +117,7 @@ class ColdLinks(ColdBrew):
         self.classes_ = None
         features = self.features(data.graph)
         self.width_, self.graph_ = features.shape[1], data.graph.content_key()
-        self.teacher_ = run.fitted(self.teacher, source)
+        self.teacher_: Any = run.fitted(self.teacher, source)
         self.nodes_, self.bank_ = self._bank(data, run)
         self.guess_ = self._fit_guess(data, features, run)
         self._index()

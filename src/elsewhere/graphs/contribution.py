@@ -76,7 +76,7 @@ def feature_contribution(task: Task[Nodes], run: Run = Run()) -> Finding:
     Examples:
         >>> from elsewhere.graphs.generators import homophily_graph
         >>> from elsewhere.graphs.tasks import isolated_nodes
-        >>> feature_contribution(isolated_nodes(homophily_graph(300, homophily=0.95))).sentence.split()[0]
+        >>> feature_contribution(isolated_nodes(homophily_graph(600, homophily=0.9))).sentence.split()[0]
         'Links'
     """
     from elsewhere.nn.learners import Mlp

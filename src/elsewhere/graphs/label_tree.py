@@ -25,7 +25,7 @@ def neighbourhood_features(targets: Any, x: Any) -> Any:
 
     Examples:
         >>> y = sp.csr_array(np.array([[1.0, 1.0], [0.0, 1.0]]))
-        >>> neighbourhood_features(y, np.eye(2)).round(3).tolist()
+        >>> np.round(neighbourhood_features(y, np.eye(2)).astype(float), 3).tolist()
         [[1.0, 0.0], [0.577, 0.816]]
     """
     z = unit_rows(targets).T.tocsr() @ (sp.csr_array(x) if sp.issparse(x) else x)

@@ -56,7 +56,7 @@ class NeighbourhoodMap(Explainer):
                 tables[f"Levels {title}"] = levels
                 figures[f"Recall by level {title}"] = by_level(levels)
                 last = levels.iloc[-1]
-                recall = next(c for c in levels if c.startswith("recall"))
+                recall = next(str(c) for c in levels if str(c).startswith("recall"))
                 first, found = f"{last['precision@1']:.0%}", f"{last[recall]:.0%}"
                 beam = recall.partition("@")[2]
                 said.append(f"{learner} in {task}: of {last.clusters:,.0f} clusters it names first one that holds a neighbour in {first}, and finds {found} of them among {beam}.")
@@ -77,7 +77,7 @@ def by_level(levels: pd.DataFrame) -> go.Figure:
 
     figure = go.Figure()
     names = [f"{int(k):,} clusters" for k in levels.clusters]
-    for k, column in enumerate(c for c in levels if c.startswith(("precision", "recall"))):
+    for k, column in enumerate(str(c) for c in levels if str(c).startswith(("precision", "recall"))):
         figure.add_bar(x=names, y=levels[column].tolist(), name=column, marker={"color": PALETTE[k]}, text=[f"{v:.2f}" for v in levels[column]], textposition="auto")
     figure.update_yaxes(title="on nodes held out", range=[0, 1.05])
     figure.update_layout(height=360, margin={"t": 30}, barmode="group", legend={"orientation": "h", "y": 1.12})
