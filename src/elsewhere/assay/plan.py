@@ -139,14 +139,16 @@ def _shortened(learner: Any, times_the_rows: float) -> tuple[Any, float]:
     return (shorter, sum(n for n, _ in counts) / sum(n for _, n in counts)) if counts else (learner, times_the_rows)
 
 
-def _short(learner: Any, counts: list[tuple[int, int]], steps: int = 20) -> Any:
-    """Return a copy with few steps, in its parts too; steps before and after are added to ``counts``."""
+def _short(learner: Any, counts: list[tuple[int, int]], steps: int = 20, epochs: int = 10) -> Any:
+    """Return a copy with few steps or epochs, in its parts too; numbers before and after are added to ``counts``."""
     if not isinstance(learner, Learner) or not is_dataclass(learner):
         return learner
     told = {f.name: getattr(learner, f.name) for f in fields(learner) if f.init}
     changed = {k: _short(v, counts) for k, v in told.items() if isinstance(v, Learner)}
-    if {"steps", "batch"} <= set(told) and told["steps"] > steps:
-        counts.append((told["steps"], steps))
-        changed["steps"] = steps
+    for name, value in told.items():
+        few = steps if name == "steps" and "batch" in told else epochs if name.endswith("epochs") else None
+        if few is not None and isinstance(value, int) and value > few:
+            counts.append((value, few))
+            changed[name] = few
     made: Any = replace(learner, **changed) if changed else learner
     return made

@@ -37,7 +37,7 @@ def graph_of(
         UserError: a link names a node that is not there, or lengths differ.
 
     Examples:
-        >>> g = graph_of([[0, 1], [1, 2], [2, 1]], np.eye(4), [0, 1, 1, -1])
+        >>> g = graph_of([[0, 1], [1, 2]], np.eye(4), [0, 1, 1, -1])
         >>> len(g), g.degree.tolist(), g.classes
         (4, [1, 2, 1, 0], ('0', '1'))
     """
