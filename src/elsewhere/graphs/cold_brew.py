@@ -116,18 +116,19 @@ class ColdBrew(GraphLearner):
         self._check()
         if reason := self.refuses(source):
             raise UserError(f"cold-brew cannot be fitted: {reason}")
-        vars(self).pop("width_", None)
-        data = as_nodes(source.train)
-        wanted = self.begin(data)
-        features = self.features(data.graph)
-        self.width_, self.graph_ = features.shape[1], data.graph.content_key()
+        data, wanted, features = self.started(source)
+        self._learn_guess(data, features, source, run)
+        self.student_ = self._fit_student(data, source.validation, features, wanted, run)
+        self.degree_ = self._degree(source.validation, run)
+        return self
+
+    def _learn_guess(self, data: Nodes, features: Features, source: Source[Nodes], run: Run) -> None:
+        """Fit the teacher, take its bank, and teach ξ₁ to guess it."""
+        self.graph_ = data.graph.content_key()
         self.teacher_: Any = run.fitted(self.teacher, source)
         self.nodes_, self.bank_ = self._bank(data, run)
         self.guess_ = self._fit_guess(data, features, run)
         self._index()
-        self.student_ = self._fit_student(data, source.validation, features, wanted, run)
-        self.degree_ = self._degree(source.validation, run)
-        return self
 
     def _check(self) -> None:
         for name, known in (("similarity", ("cosine", "dot")), ("attention", ("softmax", "uniform")), ("bank", ("all", "last")), ("guess_on", ("bank", "train"))):

@@ -54,14 +54,16 @@ class LinkGcn(StructuralGcn):
     def outputs(self) -> int:
         return self.hidden
 
-    def fit(self, source: Source[Nodes], run: Run = Run()) -> Self:
-        vars(self).pop("width_", None)
-        data = as_nodes(source.train)
-        if not data.graph.links.nnz:
-            raise UserError("the graph has no links to learn from")
+    def begin(self, data: Nodes) -> Tensor:
+        """Links are learnt: no label is read."""
         self.classes_ = None
-        features, s = self.features(data.graph), propagation(data.graph)
-        self.width_ = features.shape[1]
+        return torch.empty(0)
+
+    def fit(self, source: Source[Nodes], run: Run = Run()) -> Self:
+        if not as_nodes(source.train).graph.links.nnz:
+            raise UserError("the graph has no links to learn from")
+        data, _, features = self.started(source)
+        s = propagation(data.graph)
         self.network_ = seeded(run, lambda: self.network(data))
         linked = np.flatnonzero(data.graph.degree > 0)
         rows = torch.from_numpy(linked)
@@ -108,19 +110,17 @@ class ColdLinks(ColdBrew):
     def outputs(self) -> int:
         return self.hidden
 
+    def begin(self, data: Nodes) -> Tensor:
+        """Links are learnt: no label is read."""
+        self.classes_ = None
+        return torch.empty(0)
+
     def fit(self, source: Source[Nodes], run: Run = Run()) -> Self:
         self._check()
         if reason := self.refuses(source):
             raise UserError(f"cold-links cannot be fitted: {reason}")
-        vars(self).pop("width_", None)
-        data = as_nodes(source.train)
-        self.classes_ = None
-        features = self.features(data.graph)
-        self.width_, self.graph_ = features.shape[1], data.graph.content_key()
-        self.teacher_: Any = run.fitted(self.teacher, source)
-        self.nodes_, self.bank_ = self._bank(data, run)
-        self.guess_ = self._fit_guess(data, features, run)
-        self._index()
+        data, _, features = self.started(source)
+        self._learn_guess(data, features, source, run)
         self.student_ = self._fit_scores(data, features, run)
         return self
 

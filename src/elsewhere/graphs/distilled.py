@@ -74,11 +74,7 @@ class Glnn(FeatureLearner):
     hidden: int = 64
 
     def fit(self, source: Source[Nodes], run: Run = Run()) -> Self:
-        vars(self).pop("width_", None)
-        data = as_nodes(source.train)
-        wanted = self.begin(data)
-        features = self.features(data.graph)
-        self.width_ = features.shape[1]
+        data, wanted, features = self.started(source)
         teacher = run.fitted(Gcn(self.epochs, self.learning_rate, self.weight_decay, self.patience, self.unit_rows, self.hidden), source)
         able = np.union1d(np.flatnonzero(data.graph.degree > 0), data.ask)
         told = torch.from_numpy(teacher.passed(data, run)[-1].numpy()[able])
@@ -119,11 +115,7 @@ class GraphMlp(FeatureLearner):
     batch: int = 2000
 
     def fit(self, source: Source[Nodes], run: Run = Run()) -> Self:
-        vars(self).pop("width_", None)
-        data = as_nodes(source.train)
-        wanted = self.begin(data)
-        features = self.features(data.graph)
-        self.width_ = features.shape[1]
+        data, wanted, features = self.started(source)
         self.network_ = seeded(run, lambda: build("embedding-mlp", shape=[self.width_], head=False, outputs=self.outputs, width=self.width, dropout=self.dropout))
         able = np.flatnonzero(data.graph.degree > 0)
         power = kept(data.graph, f"power {self.hops}", lambda: _power(normalised(data.graph.links), self.hops))

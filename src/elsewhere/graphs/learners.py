@@ -66,6 +66,15 @@ class GraphLearner(Learner[Nodes, Prediction]):
             return ClassPrediction(logits=scores)
         return ValuePrediction(scores[:, 0].astype(float) * self.deviation_ + self.mean_)
 
+    def started(self, source: Source[Nodes]) -> tuple[Nodes, Tensor, Features]:
+        """Return the nodes to train on, what is to be fitted for each, and the graph's features."""
+        vars(self).pop("width_", None)
+        data = as_nodes(source.train)
+        wanted = self.begin(data)
+        features = self.features(data.graph)
+        self.width_ = features.shape[1]
+        return data, wanted, features
+
     def begin(self, data: Nodes) -> Tensor:
         """Read labels: return what is to be fitted for each asked node, class codes or standardised numbers."""
         labels = data.labels
@@ -195,11 +204,8 @@ class Gcn(GraphLearner):
         return {}
 
     def fit(self, source: Source[Nodes], run: Run = Run()) -> Self:
-        vars(self).pop("width_", None)
-        data = as_nodes(source.train)
-        wanted = self.begin(data)
-        features, s = self.features(data.graph), propagation(data.graph, self.aggregation)
-        self.width_ = features.shape[1]
+        data, wanted, features = self.started(source)
+        s = propagation(data.graph, self.aggregation)
         self.network_ = seeded(run, lambda: self.network(data))
         ask = torch.from_numpy(data.ask)
 
