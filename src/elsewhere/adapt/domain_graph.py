@@ -134,20 +134,8 @@ class DomainGraph:
         return DomainGraph(self.names, self.adjacency[np.ix_(order, order)], self.positions)
 
     def sampled(self, count: int, rng: np.random.Generator) -> Array:
-        """Return ``count`` vertices: half the time uniform, else walks along links without return, begun anew where stuck (spec 08, 2.4)."""
-        n = len(self)
-        if rng.random() < 0.5:
-            return np.sort(rng.permutation(n)[:count])
-        free = np.ones(n, bool)
-        here = -1
-        found: list[int] = []
-        while len(found) < min(count, n):
-            near = np.flatnonzero((self.adjacency[here] > 0) & free) if here >= 0 else np.empty(0, int)
-            pool = near if len(near) else np.flatnonzero(free)
-            here = int(pool[rng.integers(len(pool))])
-            free[here] = False
-            found.append(here)
-        return np.sort(np.array(found))
+        """Return ``count`` vertices of the graph; see ``sampled``."""
+        return sampled(self.adjacency, count, rng)
 
     def embedding(self, size: int = 2, method: str = "graph", seed: int = 0) -> Array:
         """Return a place z for each domain [N, size], standardised over domains.
@@ -183,6 +171,23 @@ class DomainGraph:
             (weight * (softplus(s) - target * s)).sum().backward()
             optimiser.step()
         return new.detach().numpy().astype(np.float64)
+
+
+def sampled(adjacency: Array, count: int, rng: np.random.Generator) -> Array:
+    """Return ``count`` vertices: half the time uniform, else walks along links without return, begun anew where stuck (spec 08, 2.4)."""
+    n = len(adjacency)
+    if rng.random() < 0.5:
+        return np.sort(rng.permutation(n)[:count])
+    free = np.ones(n, bool)
+    here = -1
+    found: list[int] = []
+    while len(found) < min(count, n):
+        near = np.flatnonzero((adjacency[here] > 0) & free) if here >= 0 else np.empty(0, int)
+        pool = near if len(near) else np.flatnonzero(free)
+        here = int(pool[rng.integers(len(pool))])
+        free[here] = False
+        found.append(here)
+    return np.sort(np.array(found))
 
 
 def fit_embedding(adjacency: Array, start: Array, steps: int = 500, rate: float = 0.05) -> Array:

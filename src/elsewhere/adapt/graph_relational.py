@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from elsewhere.adapt.adversaries import Adversarial
-from elsewhere.adapt.domain_graph import DomainGraph, graph_for
+from elsewhere.adapt.domain_graph import DomainGraph, graph_for, sampled
 from elsewhere.adapt.domains import DomainBatch, domain_names, features_by_domain
 from elsewhere.batching import on_device
 from elsewhere.data import Array, Examples
@@ -116,8 +116,7 @@ class GraphRelational(Adversarial):
     def drawn(self, step: int, run: Run) -> Tensor | None:
         if self.sample is None or self.sample >= len(self.adjacency_):
             return None
-        graph = DomainGraph.from_adjacency(self.adjacency_)
-        return torch.from_numpy(graph.sampled(self.sample, run.rng(f"pairs {step}")))
+        return torch.from_numpy(sampled(self.adjacency_, self.sample, run.rng(f"pairs {step}")))
 
     def _train(self, stepper: Any, draw: Any, held: Examples | None, run: Run) -> None:
         """Train; loss and accuracy by source domain are logged on the way."""
