@@ -572,3 +572,15 @@ def test_every_task_of_a_graph_is_found_again_by_its_name() -> None:
         function = catalogue.get("tasks", name)
         assert function.name == name, entry.target
         assert resolve(reference(function.make)) is function, entry.target
+
+
+def test_an_encoder_without_a_head_is_told_so_and_npz_files_hold_their_links(tmp_path: Path, graph: Graph, run: Any) -> None:
+    np.savez(tmp_path / "g.npz", x=graph.features, edge_index=np.stack(graph.links.nonzero()), y=graph.labels)
+    code, _, err = run("assay", tmp_path / "g.npz", "--edges", "x.csv")
+    assert code == 2
+    assert "holds its own links" in err
+    result = ew.assay(str(tmp_path / "g.npz"), learners=["neighborhood-prediction:solver=ridge,clusters=8,encoder=features", "gcn:epochs=2"], seeds=1, out=tmp_path / "r")
+    assert (result.trials().status == "done").all()
+    rows = result.scores().query("metric == 'accuracy' and learner_name == 'neighborhood-prediction'")
+    assert rows.value.isna().all()
+    assert rows.reason.str.contains("put a head on it").all()

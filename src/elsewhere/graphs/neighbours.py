@@ -29,6 +29,12 @@ class NeighbourPrediction:
     def __len__(self) -> int:
         return len(self.embeddings)
 
+    def __getattr__(self, name: str) -> Any:
+        """Tell metrics of classes and numbers, which ask for more than there is, that they have no value here."""
+        if name in ("classes", "probabilities", "log_probabilities", "logits", "labels", "mean", "deviation"):
+            raise Undefined("an encoder gives embeddings, no classes and no values: put a head on it (probe)")
+        raise AttributeError(name)
+
     def to_frame(self) -> pd.DataFrame:
         """Return one column a number of the embedding, and the suggested nodes as lists where there are any."""
         import pandas as pd

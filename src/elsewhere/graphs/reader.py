@@ -43,6 +43,8 @@ def _own(path: str | None, edges: str | None, texts: str | None, predict: str | 
     if path is None:
         raise UserError("graph needs path=FILE: an .npz, or a table of nodes with edges=FILE")
     if os.fspath(path).endswith(".npz"):
+        if edges is not None:
+            raise UserError(f"{path} holds its own links; leave --edges away")
         return load_graph(path, texts)
     if os.fspath(path).endswith((".txt", ".txt.gz")):
         if edges is None:
