@@ -133,6 +133,17 @@ def student(told: Told, graph: object, network: torch.nn.Module, nodes: object) 
     )
 
 
+def sampling(told: Told) -> None:
+    """Neighbourhoods of 1,024 nodes, ten neighbours a node, two layers deep, in a graph of 2 M links."""
+    from elsewhere.graphs.data import Graph
+    from elsewhere.graphs.sampling import sampled_part
+
+    graph = Graph(random_links(200_000, 1_000_000), np.zeros((200_000, 1), np.float32))
+    rng = np.random.default_rng(0)
+    took = float(np.median([seconds(lambda: sampled_part(graph, rng.permutation(200_000)[:1024], [10, 10], rng)) for _ in range(15)]))
+    told("a sampled neighbourhood of 1,024 nodes, 2 layers of 10", f"{1000 * took:.0f} ms", "≤ 20 ms", took <= 0.02)
+
+
 def search(told: Told) -> None:
     """The most similar of 1,000,000 rows: time and memory of tiles, and what coarse lists lose and gain."""
     from elsewhere.graphs.search import CoarseLists, top_similar

@@ -178,7 +178,7 @@ def decomposition() -> None:
 PARTS: dict[str, Callable[[], None]] = {"startup": startup, "engine": engine, "store": store, "explain": decomposition}
 PARTS |= {name: partial(part, told) for name, part in (("heads", networks.heads), ("sweep", networks.sweep), ("cnn", networks.cnn), ("loop", networks.loop))}
 PARTS |= {name: partial(getattr(pictures, name), told) for name in ("worlds", "corruptions", "groups", "probes", "trial", "seeds", "folders")}
-PARTS |= {name: partial(getattr(graphs, name), told) for name in ("aggregation", "teacher", "search", "tree", "texts", "million", "relations")}
+PARTS |= {name: partial(getattr(graphs, name), told) for name in ("aggregation", "teacher", "sampling", "search", "tree", "texts", "million", "relations")}
 
 
 def main(room: str = "") -> None:

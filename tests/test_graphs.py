@@ -25,9 +25,10 @@ from elsewhere.graphs.contribution import by_degree, feature_contribution_ratio,
 from elsewhere.graphs.data import Graph, Nodes
 from elsewhere.graphs.distilled import Glnn, GraphMlp, TuneUp, neighbour_contrast
 from elsewhere.graphs.generators import homophily_graph, rewired
-from elsewhere.graphs.learners import Gcn, GraphSage, LabelPropagation, Sgc, StructuralGcn, propagated, propagation
+from elsewhere.graphs.learners import Gcn, GraphSage, LabelPropagation, Sgc, StructuralGcn, mean_of_neighbours, propagated, propagation
 from elsewhere.graphs.loading import from_frames, from_networkx, from_pyg, graph_of, load_graph, load_text_graph
 from elsewhere.graphs.networks import SparseMlp, pair_norm
+from elsewhere.graphs.sampling import sampled_neighbours, sampled_part
 from elsewhere.graphs.search import CoarseLists, top_similar
 from elsewhere.graphs.sparse import Features, Sparse, normalised
 from elsewhere.graphs.tasks import isolated_nodes, neighbours_and_value
@@ -41,6 +42,7 @@ QUICK: dict[str, Any] = {"epochs": 20}
 LEARNERS = [
     Gcn(**QUICK),
     GraphSage(**QUICK),
+    GraphSage(epochs=5, sample=3, batch=32),
     Sgc(**QUICK),
     StructuralGcn(**QUICK, structural="all"),
     LabelPropagation(),
@@ -467,6 +469,26 @@ def test_rewiring_keeps_degrees_and_loses_homophily(graph: Graph) -> None:
 
 
 # --- with the spine and with others' code ---------------------------------------------------------------------------
+
+
+def test_a_sampled_part_with_every_neighbour_gives_the_seeds_what_the_whole_graph_gives(graph: Graph) -> None:
+    network = GraphSage(epochs=1).fit(isolated_nodes(graph, 0.0).source, QUIET).network_.eval()
+    whole = network(Features(graph.features), propagation(graph, "mean"))
+    seeds = np.array([3, 17, 200, 5])
+    nodes, links = sampled_part(graph, seeds, [1000, 1000], np.random.default_rng(0))
+    made = network(Features(Features(graph.features).matrix[nodes], False), mean_of_neighbours(links))
+    assert torch.allclose(made[:4], whole[torch.from_numpy(seeds)], atol=1e-5)
+
+
+def test_neighbours_are_drawn_without_replacement_and_at_random(graph: Graph) -> None:
+    rng = np.random.default_rng(0)
+    rows, columns = sampled_neighbours(graph.links, np.arange(400), 3, rng)
+    assert np.bincount(rows, minlength=400).tolist() == np.minimum(graph.degree, 3).tolist()
+    assert len(set(zip(rows.tolist(), columns.tolist(), strict=True))) == len(rows)
+    hub = int(graph.degree.argmax())
+    drawn = np.concatenate([sampled_neighbours(graph.links, np.array([hub]), 3, rng)[1] for _ in range(2000)])
+    share = np.bincount(drawn, minlength=400)[graph.links.indices[graph.links.indptr[hub] : graph.links.indptr[hub + 1]]] / 2000
+    assert np.allclose(share, 3 / graph.degree[hub], atol=5 * np.sqrt(3 / graph.degree[hub] / 2000))
 
 
 def test_a_network_over_the_graph_runs_on_an_encoders_features(task: ew.Task) -> None:

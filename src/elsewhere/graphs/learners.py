@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from elsewhere.batching import order
 from elsewhere.data import Array
 from elsewhere.errors import UserError
 from elsewhere.graphs.data import Graph, Nodes, as_nodes
+from elsewhere.graphs.sampling import sampled_part
 from elsewhere.graphs.sparse import Features, Sparse, normalised
 from elsewhere.learner import Learner
 from elsewhere.nn.building import build
@@ -137,15 +139,21 @@ def kept(graph: Graph, name: str, make: Callable[[], Any]) -> Any:
     return store[name]
 
 
+def mean_of_neighbours(links: Any) -> Sparse:
+    """Return the matrix that takes the mean over each row's neighbours; a row without any gives 0."""
+    a = sp.csr_array(links, dtype=np.float32, copy=True)
+    count = np.diff(a.indptr)
+    a.data = a.data / np.repeat(np.maximum(count, 1), count).astype(np.float32)
+    return Sparse(a)
+
+
 def propagation(graph: Graph, aggregation: str = "gcn") -> Sparse:
     """Return what a layer multiplies by: S of a GCN, or the mean over neighbours."""
 
     def make() -> Sparse:
         if aggregation != "mean":
             return Sparse(normalised(graph.links), symmetric=True)
-        a = sp.csr_array(graph.links, dtype=np.float32, copy=True)
-        a.data = a.data / np.repeat(np.maximum(graph.degree, 1), graph.degree).astype(np.float32)
-        return Sparse(a)
+        return mean_of_neighbours(graph.links)
 
     return kept(graph, f"propagation {aggregation == 'mean'}", make)
 
@@ -258,11 +266,42 @@ class Gcn(GraphLearner):
 
 @dataclass
 class GraphSage(Gcn):
-    """GraphSAGE with the mean of neighbours: W₁ x_i + W₂ mean_j x_j (Hamilton et al. 2017), over the whole graph."""
+    """GraphSAGE with the mean of neighbours: W₁ x_i + W₂ mean_j x_j (Hamilton et al. 2017), over the whole graph or, where that is too large, over sampled parts.
+
+    Args:
+        sample: neighbours drawn for each node and layer in training; 0: all, over the whole graph.
+        batch: labelled nodes a step, where neighbours are sampled.
+    """
+
+    sample: int = 0
+    batch: int = 1024
 
     @property
     def aggregation(self) -> str:
         return "mean"
+
+    def fit(self, source: Source[Nodes], run: Run = Run()) -> Self:
+        if not self.sample:
+            return super().fit(source, run)
+        data, wanted, features = self.started(source)
+        self.network_ = seeded(run, lambda: self.network(data))
+        size = min(self.batch, len(data))
+        at = order(len(data), run, size, "seeds")
+        parts: list[Any] = []
+
+        def draw(step: int) -> Tensor:
+            rows = at(step)
+            nodes, links = sampled_part(data.graph, data.ask[rows.numpy()], [self.sample] * self.layers, run.rng(f"neighbours {step}"))
+            parts[:] = [Features(features.matrix[nodes], False), mean_of_neighbours(links)]
+            return rows
+
+        def loss(network: Any, rows: Tensor) -> Tensor:
+            made = network(*parts)[: len(rows)]
+            return self.loss_of(made, wanted[rows.cpu()].to(made.device)) + self.penalty(network)
+
+        whole = propagation(data.graph, self.aggregation)
+        self.trained(self.network_, loss, draw, self.evaluation(source.validation, features, whole), run, self.epochs * -(-len(data) // size))
+        return self
 
 
 @dataclass
