@@ -192,17 +192,19 @@ class NeighborhoodPrediction(NodeEncoder):
             steps *= len(sizes)
         matched: Any = None
         head: tuple[Array, Array] | None = None
+        now: Array | None = None
         self.log_: list[dict[str, Any]] = []
         for t in chosen:
             started = time.monotonic()
             target = self.tree_.targets(y, self.tree_.clusters(t), sizes[t])
             above = self.tree_.targets(y, self.tree_.clusters(t - 1), sizes[t - 1]) if t and self.levels == "all" else None
             level = Level(target, above, matched if self.negatives != "tfn" else None, self.tree_.parents(t), self.negatives)
-            embeddings = None if head is None else self._encoded(Nodes(graph, taught), run, x[taught], texts, taught)
-            head = self._head(level, head, embeddings, run, t)
+            head = self._head(level, head, now, run, t)
             head = self._train_level(level, head, self._reader(x, texts, taught, graph), np.flatnonzero(~held), steps, run, t)
-            now = self._encoded(Nodes(graph, taught), run, x[taught], texts, taught)
-            matched, told = self._matched(level, head, now, held)
+            # the last level guides nobody: there only those held out are searched
+            shown = np.flatnonzero(held) if t == chosen[-1] and held.any() else np.arange(len(taught))
+            now = self._encoded(Nodes(graph, taught[shown]), run, x[taught[shown]], texts)
+            matched, told = self._matched(level, head, now, shown, held[shown])
             self.log_.append({"level": t, "clusters": sizes[t], **told, "seconds": round(time.monotonic() - started, 1)})
             run.log((t + 1) * steps, **{f"level {sizes[t]}: {k}": v for k, v in told.items()})
 
@@ -258,37 +260,34 @@ class NeighborhoodPrediction(NodeEncoder):
             each = each * torch.where(active.counts > 0, active.counts, 1.0)
         return ((each * active.mask).sum(1) / active.mask.sum(1).clamp(min=1)).mean()
 
-    def _matched(self, level: Level, head: tuple[Array, Array], embeddings: Array, held: Array) -> tuple[Any, dict[str, float]]:
-        """Return the clusters that a search finds for every taught node [n, K] CSR, and how well it does on those held out."""
-        parts = []
-        for a in range(0, len(embeddings), ENCODE):
-            rows = np.arange(a, min(a + ENCODE, len(embeddings)))
-            score = embeddings[rows] @ head[0].T + head[1]
+    def _matched(self, level: Level, head: tuple[Array, Array], embeddings: Array, nodes: Array, held: Array) -> tuple[Any, dict[str, float]]:
+        """Return the clusters that a search finds for some of the taught nodes [n, K] CSR, and how well it does on those held out among them."""
+        found, first = [], []
+        block = max(256, (1 << 25) // level.count)
+        for a in range(0, len(nodes), block):
+            score = embeddings[a : a + block] @ head[0].T + head[1]
             if level.matched is not None:
-                reach = level.matched[rows][:, level.parent].toarray() > 0
-                score = np.where(reach, score, -np.inf)
+                score = np.where(level.matched[nodes[a : a + block]][:, level.parent].toarray() > 0, score, -np.inf)
             keep = min(self.beam, score.shape[1])
             best = np.argpartition(-score, keep - 1, 1)[:, :keep]
             fine = np.isfinite(np.take_along_axis(score, best, 1))
-            made = sp.csr_array((np.ones(int(fine.sum()), np.float32), (np.repeat(np.arange(len(rows)), fine.sum(1)), best[fine])), shape=score.shape)
-            parts.append((made, score.argmax(1)))
-        matched = sp.csr_array(sp.vstack([p[0] for p in parts]))
-        first = np.concatenate([p[1] for p in parts])
-        rows = np.flatnonzero(held) if held.any() else np.arange(len(embeddings))
-        truth = level.target[rows] > 0
+            found.append(sp.csr_array((np.ones(int(fine.sum()), np.float32), (np.repeat(np.arange(len(score)), fine.sum(1)), best[fine])), shape=score.shape))
+            first.append(score.argmax(1))
+        matched = sp.csr_array(sp.vstack(found))
+        rows = np.flatnonzero(held) if held.any() else np.arange(len(nodes))
+        truth = level.target[nodes[rows]] > 0
         hit = matched[rows].multiply(truth).sum()
-        right = np.asarray(truth[np.arange(len(rows)), first[rows]]).ravel()
-        active = level.mean_active()
-        return matched, {"precision@1": float(right.mean()), f"recall@{self.beam}": float(hit / max(1, truth.sum())), "active clusters": active}
+        right = np.asarray(truth[np.arange(len(rows)), np.concatenate(first)[rows]]).ravel()
+        return matched, {"precision@1": float(right.mean()), f"recall@{self.beam}": float(hit / max(1, truth.sum())), "active clusters": level.mean_active()}
 
     # --- using --------------------------------------------------------------------------------------------------------
 
     def _width(self) -> int:
         return int(self.weights_.shape[1]) if self.solver == "ridge" else super()._width()
 
-    def _encoded(self, nodes: Nodes, run: Run, x: Any = None, texts: list[list[int]] | None = None, at: Array | None = None) -> Array:
+    def _encoded(self, nodes: Nodes, run: Run, x: Any = None, texts: list[list[int]] | None = None) -> Array:
         if self.solver != "ridge":
-            return super()._encoded(nodes, run, x, texts, at)
+            return super()._encoded(nodes, run, x, texts)
         rows = self.features_.transform(nodes) if x is None else x
         scores = np.asarray(rows @ self.axes_) @ self.weights_[:-1] + self.weights_[-1] - self.center_
         return unit_rows(scores)

@@ -143,7 +143,7 @@ class NodeEncoder(_Trained):
     def represent(self, data: Any, run: Run = Run()) -> Array:
         return self.encode(data, run)
 
-    def _encoded(self, nodes: Nodes, run: Run, x: Any = None, texts: list[list[int]] | None = None, at: Array | None = None) -> Array:
+    def _encoded(self, nodes: Nodes, run: Run, x: Any = None, texts: list[list[int]] | None = None) -> Array:
         """Return embeddings; ``x`` are the nodes' rows and ``texts`` the graph's tokens, where they are known already."""
         network = self.network_.to(fabric_of(run).device).eval()
         device = fabric_of(run).device
