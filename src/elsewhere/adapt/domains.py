@@ -160,7 +160,7 @@ class DomainLearner(NetworkLearner):
     def by_domain(self, made: Any, batch: DomainBatch) -> Tensor:
         """Return the mean loss of each labelled domain [domains]."""
         each = self.losses(made, batch)  # type: ignore[arg-type]
-        return torch.stack([each[batch.domain == e].mean() for e in range(int(batch.domain.max()) + 1)])
+        return torch.stack([part.mean() for part in parted(each, batch.domain)])
 
 
 def domain_names(source: Source[Examples]) -> list[str]:
@@ -230,15 +230,20 @@ def domain_batches(data: Examples, unlabelled: Sequence[Any], run: Run, size: in
     return draw, len(parts) + len(takes)
 
 
+def parted(values: Tensor, code: Tensor) -> list[Tensor]:
+    """Return the rows of each domain; the rows of a batch stand in the order of their domains' codes."""
+    return list(values.split(torch.unique_consecutive(code, return_counts=True)[1].tolist()))
+
+
 def features_by_domain(network: Any, batch: DomainBatch) -> tuple[Any, list[Tensor]]:
     """Return what the network made of the labelled examples, and the features of every domain, the unlabelled ones too."""
     if batch.unlabelled is None or batch.unlabelled_domain is None:
         made = network(batch.inputs)
-        return made, [made.features[batch.domain == e] for e in range(int(batch.domain.max()) + 1)]
+        return made, parted(made.features, batch.domain)
     n = len(batch.inputs)
     both = network(torch.cat([batch.inputs, batch.unlabelled]))
     code = torch.cat([batch.domain, batch.unlabelled_domain])
-    return type(both)(both[0][:n], both.features[:n]), [both.features[code == e] for e in range(int(code.max()) + 1)]
+    return type(both)(both[0][:n], both.features[:n]), parted(both.features, code)
 
 
 def mean_over_pairs(parts: Sequence[Tensor], distance: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn.functional import softplus
 
 from elsewhere.adapt.adversaries import Adversarial
 from elsewhere.adapt.domain_graph import DomainGraph, graph_for, sampled
-from elsewhere.adapt.domains import DomainBatch, domain_names, features_by_domain
+from elsewhere.adapt.domains import DomainBatch, domain_names, features_by_domain, parted
 from elsewhere.batching import on_device
 from elsewhere.data import Array, Examples
 from elsewhere.errors import UserError
@@ -131,7 +131,7 @@ class GraphRelational(Adversarial):
             told |= {f"loss in source {e}": float(v) for e, v in enumerate(each)}
             if self.classes_ is not None:
                 right = (made.logits.argmax(1) == batch.labels).float()
-                told |= {f"accuracy in source {e}": float(right[batch.domain == e].mean()) for e in range(len(each))}
+                told |= {f"accuracy in source {e}": float(part.mean()) for e, part in enumerate(parted(right, batch.domain))}
             return told
 
         train(stepper, draw, run, steps=self.steps, evaluate=evaluate, patience=self.patience)

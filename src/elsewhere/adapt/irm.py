@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elsewhere.adapt.domains import DomainBatch, Penalised
+from elsewhere.adapt.domains import DomainBatch, Penalised, parted
 from elsewhere.nn.learners import first_of
 
 
@@ -28,7 +28,7 @@ class Irm(Penalised):
         made = first_of(network(batch.inputs))
         scale = torch.ones((), device=made.device, requires_grad=True)
         each = self.losses(made * scale, batch)  # type: ignore[arg-type]
-        parts = [each[batch.domain == e] for e in range(int(batch.domain.max()) + 1)]
+        parts = parted(each, batch.domain)
         penalty = torch.stack([invariance_penalty(part, scale) for part in parts]).mean()
         return torch.stack([part.mean() for part in parts]).mean(), penalty
 
