@@ -606,3 +606,48 @@ def test_an_encoder_without_a_head_is_told_so_and_npz_files_hold_their_links(tmp
     rows = result.scores().query("metric == 'accuracy' and learner_name == 'neighborhood-prediction'")
     assert rows.value.isna().all()
     assert rows.reason.str.contains("put a head on it").all()
+
+
+def test_sets_of_ogb_and_of_pyg_are_read_by_their_own_packages(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+    import types
+
+    from elsewhere.graphs.tasks import ogb, pyg
+
+    held = {"edge_index": np.stack(sp.triu(graph.links, 1).nonzero()), "node_feat": graph.features, "num_nodes": len(graph)}
+    labels = graph.labels.astype(float)[:, None].copy()
+    labels[:3] = np.nan
+    package, module = types.ModuleType("ogb"), types.ModuleType("ogb.nodeproppred")
+    module.NodePropPredDataset = lambda name, root: [(held, labels)]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ogb", package)
+    monkeypatch.setitem(sys.modules, "ogb.nodeproppred", module)
+    task = ogb(0, name="ogbn-mine", path="nowhere")
+    assert not any(np.isin([0, 1, 2], d.load().ask).any() for d in task.domains)  # unknown labels are never judged
+    assert (task.source.train.graph.links != graph.without_links_of(np.setdiff1d(np.arange(400), np.flatnonzero(task.source.train.graph.degree))).links).nnz == 0
+    sets = pytest.importorskip("torch_geometric.datasets")
+    data = pytest.importorskip("torch_geometric.data").Data(x=torch.from_numpy(graph.features), edge_index=torch.from_numpy(held["edge_index"]), y=torch.from_numpy(graph.labels))
+    monkeypatch.setattr(sets, "Planetoid", lambda where, subset: [data])
+    assert pyg(0, path="nowhere").domain("isolated").load().column("degree").max() == 0
+    with pytest.raises(UserError, match="has no 'Planetoide'; did you mean 'Planetoid'"):
+        pyg(0, name="Planetoide")
+
+
+def test_named_graphs_are_made(data: Path) -> None:
+    from elsewhere.graphs.tasks import chameleon, facebook_pages, neighbours, topics, twitch_users
+
+    six = twitch_users(0, source="ENGB")
+    assert [d.name for d in six.domains] == ["ENGB", "DE", "ES", "FR", "PTBR", "RU"]
+    fitted = Gcn(epochs=2).fit(six.source, QUIET)
+    assert fitted.predict(six.domain("PTBR").load().unlabelled(), QUIET).classes().shape == (1912,)
+    repeated = chameleon(0)
+    seen = repeated.source.train.column("unit")
+    assert not np.isin(repeated.domain("linked").load().column("unit"), seen).any()
+    cold = facebook_pages(0, cold="random", rewire=True)
+    assert len(cold.domain("isolated").load()) >= 2200
+    with pytest.raises(UserError, match="cold must be lowest-degree or random"):
+        facebook_pages(0, cold="coldest")
+    new = neighbours(0).domains[0].load()
+    assert new.truth.shape == (len(new), 2708)
+    assert new.unlabelled().truth is None
+    assert not new.truth[:, new.ask].nnz
+    assert topics(0, num_nodes=300, labels_per_class=2).source.train.classes is not None
