@@ -12,10 +12,33 @@ from PIL import Image
 import elsewhere as ew
 from elsewhere.errors import UserError
 from elsewhere.images import folders, pictures
-from elsewhere.images.folders import image_folder, scan
+from elsewhere.images.folders import image_folder, read, scan
 
 Run = Callable[..., tuple[int, str, str]]
 COLOURS = {"cat": (200, 60, 40), "dog": (40, 60, 200), "owl": (60, 200, 60)}
+
+
+def test_domains_may_be_two_folders_deep(tmp_path: Path) -> None:
+    for view in ("front", "side"):
+        for year in ("2009", "2010"):
+            for kind in ("suv", "van"):
+                place = tmp_path / view / year / kind
+                place.mkdir(parents=True)
+                for k in range(12):
+                    Image.fromarray(np.full((16, 16, 3), 20 * k, np.uint8)).save(place / f"{k}.png")
+    told = read(str(tmp_path), levels=2, side=16, source=["front/2009"], unlabelled=True)
+    (function,) = told.expand()
+    task = function(0)
+    assert sorted(d.name for d in task.domains) == ["front/2009", "front/2010", "side/2009", "side/2010"]
+    assert task.domain("side/2010").load().classes == ("suv", "van")
+    edges = tmp_path / "edges.csv"
+    edges.write_text("a,b\nfront/2009,front/2010\nfront/2009,side/2009\nside/2009,side/2010\nfront/2010,side/2010\n")
+    from elsewhere.adapt.graph_relational import GraphRelational
+
+    fitted = GraphRelational(graph=str(edges), steps=2, sample=None).fit(task.source, ew.Run(progress=False))
+    assert fitted.adjacency_.sum() == 8
+    with pytest.raises(UserError, match="levels must be at least 1"):
+        read(str(tmp_path), levels=0)
 
 
 def photos(folder: Path, domains: tuple[str, ...] = ("art", "photo", "sketch"), each: int = 20, classes: tuple[str, ...] = ("cat", "dog", "owl"), size: tuple[int, int] = (40, 30)) -> Path:

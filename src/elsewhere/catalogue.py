@@ -69,6 +69,7 @@ _FOLDER_OPTIONS = (
     Option("source", "list", "train in this domain and judge in every other; given twice: each in turn"),
     Option("protocol", "text", "leave-one-out, one-to-all or past-to-future"),
     Option("side", "int", "pictures become side × side; default 64"),
+    Option("levels", "int", "folders that name a domain: 2 for <view>/<year>/<class>; default 1"),
     Option("classes", "text", "same (an error where a domain lacks a class), shared (those that all have) or any"),
     Option("columns", "text", "a CSV beside the pictures: file, unit, group"),
     Option("corruptions", "list", "common corruptions of home as stress domains: names, or all"),

@@ -48,8 +48,10 @@ class Folder:
         return {d: names for d, names in told.items() if names}
 
 
-def scan(path: str | os.PathLike[str], columns: str | None = None) -> Folder:
+def scan(path: str | os.PathLike[str], columns: str | None = None, levels: int = 1) -> Folder:
     """List ``<domain>/<class>/`` folders of pictures; ``columns`` is a CSV ``file, unit, group, …`` beside them.
+
+    With more ``levels`` a domain is so many folders deep and is called ``<view>/<year>``, say.
 
     Raises:
         UserError: no picture lies two folders deep, or the table does not fit the files.
@@ -57,13 +59,15 @@ def scan(path: str | os.PathLike[str], columns: str | None = None) -> Folder:
     root = Path(path)
     if not root.is_dir():
         raise UserError(f"{path} is no folder")
-    found = sorted(p for p in root.glob("*/*/*") if p.suffix.lower() in ENDINGS and not p.name.startswith("."))
+    if levels < 1:
+        raise UserError(f"levels must be at least 1, not {levels}")
+    found = sorted(p for p in root.glob("*/" * (levels + 1) + "*") if p.suffix.lower() in ENDINGS and not p.name.startswith("."))
     if not found:
         raise UserError(f"{path} holds no pictures as <domain>/<class>/<file> ({', '.join(ENDINGS)}); a folder with a table of factors needs --factors TABLE")
     names = sorted({p.parent.name for p in found})
     code = {name: k for k, name in enumerate(names)}
     labels = np.array([code[p.parent.name] for p in found])
-    return Folder(tuple(found), labels, np.array([p.parent.parent.name for p in found]), tuple(names), _columns(root, columns, found))
+    return Folder(tuple(found), labels, np.array([p.parent.parent.relative_to(root).as_posix() for p in found]), tuple(names), _columns(root, columns, found))
 
 
 def _columns(root: Path, table: str | None, files: Sequence[Path]) -> dict[str, Array]:
@@ -84,8 +88,8 @@ def _columns(root: Path, table: str | None, files: Sequence[Path]) -> dict[str, 
 
 
 @lru_cache(maxsize=2)
-def _folder(path: str, side: int, columns: str | None, mark: int) -> tuple[Folder, Any]:
-    found = scan(path, columns)
+def _folder(path: str, side: int, columns: str | None, levels: int, mark: int) -> tuple[Folder, Any]:
+    found = scan(path, columns, levels)
     return found, decoded(found.paths, side)
 
 
@@ -103,6 +107,7 @@ def image_folder(
     home_share: float = HOME_SHARE,
     unlabelled: bool = False,
     attacks: bool = False,
+    levels: int = 1,
 ) -> Task[Examples]:
     """A folder of pictures by domain and class: 80 % of each domain to train on, 10 % to stop by, 10 % to be judged on.
 
@@ -119,10 +124,11 @@ def image_folder(
         home_share: of each domain that is judged, and again to stop by.
         unlabelled: grant the other domains' training parts without labels.
         attacks: also measure adversarial accuracy (long).
+        levels: folders that name a domain: 2 for ``<view>/<year>/<class>``.
     """
     if path is None:
         raise UserError("image-folder needs path=FOLDER, with <domain>/<class>/<file> in it")
-    found, images = _folder(os.fspath(path), side, columns, max(p.stat().st_mtime_ns for p in (Path(path), *Path(path).glob("*/*"))))
+    found, images = _folder(os.fspath(path), side, columns, levels, max(p.stat().st_mtime_ns for p in (Path(path), *Path(path).glob("*/" * levels + "*"))))
     kept = _kept_classes(found, classes)
     names = tuple(found.classes[k] for k in kept)
     rows = np.flatnonzero(np.isin(found.labels, kept))
@@ -227,6 +233,7 @@ def read(
     split: Sequence[str] = (),
     kept: Sequence[str] = (),
     categorical: Sequence[str] = (),
+    levels: int = 1,
 ) -> TaskFunction:
     """Return the task function of a folder of pictures; with ``factors``, of a table of factors beside them.
 
@@ -237,7 +244,7 @@ def read(
         return _factor_reader(path, factors, side, split, kept, categorical)
     if split or kept or categorical:
         raise UserError("--split, --kept and --categorical go with --factors TABLE")
-    found = scan(path, columns)
+    found = scan(path, columns, levels)
     if len(found.domains) < 2:
         raise UserError(f"the task has 1 domain, {found.domains[0]!r}; an assay needs a source and at least 1 other")
     if protocol is not None and protocol not in PROTOCOLS:
@@ -249,11 +256,11 @@ def read(
         if name not in found.domains:
             raise UserError(f"there is no domain {name!r}{did_you_mean(name, found.domains)}")
     _kept_classes(found, classes)
-    names, levels = checked(listed(corruptions, ()), [_whole(s) for s in listed(severities, ())] or SEVERITIES)
+    names, grades = checked(listed(corruptions, ()), [_whole(s) for s in listed(severities, ())] or SEVERITIES)
     told: dict[str, Any] = {"path": os.fspath(path), "side": side}
-    given = {"classes": (classes, "same"), "columns": (columns, None), "unlabelled": (unlabelled, False), "attacks": (attacks, False), "home_share": (home_share, None)}
+    given = {"classes": (classes, "same"), "columns": (columns, None), "unlabelled": (unlabelled, False), "attacks": (attacks, False), "home_share": (home_share, None), "levels": (levels, 1)}
     told |= {k: v for k, (v, default) in given.items() if v != default}
-    told |= {"corruptions": list(names), "severities": list(levels)} if names else {}
+    told |= {"corruptions": list(names), "severities": list(grades)} if names else {}
     one = bool(wanted) or protocol == "one-to-all"
     choices = {"source": wanted or found.domains} if one else {"leave_out": found.domains}
     name = Path(path).resolve().name or "pictures"
