@@ -232,16 +232,18 @@ def _each(result: Result) -> pd.DataFrame:
     """Return one row a trial and node: task, learner, seed, links, accuracy."""
     trials = result.trials().query("status == 'done'")
     frames = []
+    made: dict[tuple[str, int], list[tuple[str, Any]]] = {}  # trials of one task and seed share its data
     for _, trial in trials.iterrows():
         rows = result.examples([str(trial.trial)])
         if "accuracy" not in rows:
             continue
-        task = result.task(str(trial.trial))
-        for domain in task.domains:
-            data = domain.load()
+        key = (str(trial.task), int(trial.seed))
+        if key not in made:
+            made[key] = [(d.name, d.load()) for d in result.task(str(trial.trial)).domains]
+        for domain, data in made[key]:
             if not isinstance(data, Nodes):
                 continue
-            mine = rows[rows.domain == domain.name].sort_values("row")
+            mine = rows[rows.domain == domain].sort_values("row")
             frames.append(
                 pd.DataFrame({"task": str(trial.task), "learner": str(trial.learner), "seed": trial.seed, "node": data.ask, "links": data.column("degree"), "accuracy": mine.accuracy.to_numpy(float)})
             )

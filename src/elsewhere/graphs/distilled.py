@@ -41,7 +41,7 @@ class FeatureLearner(GraphLearner):
         return build("sparse-mlp", shape=[inputs], head=False, outputs=outputs, width=self.width, depth=self.layers, dropout=self.dropout)
 
     def scores(self, nodes: Nodes, run: Run) -> Array:
-        network = vars(self)["network_"].to(fabric_of(run).device).eval()
+        network = self.network_.to(fabric_of(run).device).eval()
         with torch.no_grad():
             found: Array = network(self.features(nodes.graph), torch.from_numpy(nodes.ask)).cpu().numpy()
         return found[:, : self.outputs]

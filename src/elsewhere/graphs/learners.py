@@ -32,8 +32,14 @@ Prediction = ClassPrediction | ValuePrediction
 EVERY = 5  # epochs between two looks at the validation nodes
 
 
+class _Trained(Learner[Nodes, Prediction]):
+    """What fitting gives."""
+
+    network_: Any
+
+
 @dataclass
-class GraphLearner(Learner[Nodes, Prediction]):
+class GraphLearner(_Trained):
     """What learners over a graph share: labels, features, stopping by validation nodes.
 
     Args:
