@@ -25,7 +25,8 @@ from elsewhere.graphs.contribution import by_degree, feature_contribution_ratio,
 from elsewhere.graphs.data import Graph, Nodes
 from elsewhere.graphs.distilled import Glnn, GraphMlp, TuneUp, neighbour_contrast
 from elsewhere.graphs.generators import homophily_graph, rewired
-from elsewhere.graphs.learners import Gcn, GraphSage, LabelPropagation, Sgc, StructuralGcn, mean_of_neighbours, propagated, propagation
+from elsewhere.graphs.label_propagation import LabelPropagation, propagated
+from elsewhere.graphs.learners import Gcn, GraphSage, Sgc, StructuralGcn, mean_of_neighbours, propagation
 from elsewhere.graphs.loading import from_frames, from_networkx, from_pyg, graph_of, load_graph, load_text_graph
 from elsewhere.graphs.networks import SparseMlp, pair_norm
 from elsewhere.graphs.sampling import sampled_neighbours, sampled_part

@@ -135,7 +135,7 @@ _CATALOGUE: dict[str, dict[str, Entry]] = {
         "graph-sage": Entry("elsewhere.graphs.learners:GraphSage", "GraphSAGE with the mean of neighbours"),
         "sgc": Entry("elsewhere.graphs.learners:Sgc", "simple graph convolution: features spread over links, then linear"),
         "structural-gcn": Entry("elsewhere.graphs.learners:StructuralGcn", "a GCN with a free row for each node: the teacher of cold-brew"),
-        "label-propagation": Entry("elsewhere.graphs.learners:LabelPropagation", "labels spread over links, features unused"),
+        "label-propagation": Entry("elsewhere.graphs.label_propagation:LabelPropagation", "labels spread over links, features unused"),
         "cold-brew": Entry("elsewhere.graphs.cold_brew:ColdBrew", "a student of a graph network for nodes without neighbours"),
         "neighborhood-prediction": Entry(
             "elsewhere.graphs.neighborhood_prediction:NeighborhoodPrediction", "an encoder of text or features that learns which nodes a node links to; in study files before a head: probe"

@@ -40,8 +40,8 @@ class GraphRelational(Adversarial):
         self_pairs: "exclude", or "unlinked": two examples of one domain count as an unlinked pair.
         sample: domains whose pairs enter a step's loss; None: all pairs.
         discriminator_outputs: n_d.
-        pairing: "independent": the k-th examples of two domains are drawn apart. "same-rows" draws the same rows of every domain, as the
-            reference's loader does: where a file lists the classes in one order in each domain (DG-15 does), pairs then agree in class and
+        pairing: "independent": the k-th examples of two domains are drawn apart. "same-rows" draws the same rows of every domain, as a
+            loader that indexes all of them alike does: where a file lists the classes in one order in each domain (DG-15 does), pairs then agree in class and
             tell the discriminator the labels that nobody may know. It is here to reproduce that, not to be used.
         graph: of the domains, where the source has none: "chain", "complete", a CSV of edges, a ``DomainGraph``.
 

@@ -14,7 +14,8 @@ from elsewhere.data import Array
 from elsewhere.errors import UserError
 from elsewhere.explainer import Explainer, Figure, Finding, plain
 from elsewhere.graphs.data import Nodes
-from elsewhere.graphs.learners import Gcn, LabelPropagation
+from elsewhere.graphs.label_propagation import LabelPropagation
+from elsewhere.graphs.learners import Gcn
 from elsewhere.learner import as_examples
 from elsewhere.run import Run
 from elsewhere.task import Source, Task
