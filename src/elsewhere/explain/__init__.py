@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from elsewhere.explain.dataset_derivative import DatasetDerivative
 from elsewhere.explain.shift_decomposition import ShiftDecomposition
 
-__all__ = ["ShiftDecomposition"]
+__all__ = ["DatasetDerivative", "ShiftDecomposition"]

@@ -202,23 +202,28 @@ class _First(nn.Module):
 
 
 class _Before(nn.Module):
-    """A network's features: what it names so, else what its last linear layer sees."""
+    """A network's features as a module."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
-        linear = [m for m in self.network.modules() if isinstance(m, nn.Linear)]
-        seen: list[Tensor] = []
-        handle = linear[-1].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0])) if linear else None
-        made = self.network(x)
-        if handle is not None:
-            handle.remove()
-        if hasattr(made, "features"):
-            features: Tensor = made.features
-            return features
-        return pooled(seen[-1] if seen else made)
+        return before(self.network, x)
+
+
+def before(network: nn.Module, x: Tensor) -> Tensor:
+    """Return a network's features [n, d]: what it names so, else what its last linear layer sees."""
+    linear = [m for m in network.modules() if isinstance(m, nn.Linear)]
+    seen: list[Tensor] = []
+    handle = linear[-1].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0])) if linear else None
+    made = network(x)
+    if handle is not None:
+        handle.remove()
+    if hasattr(made, "features"):
+        features: Tensor = made.features
+        return features
+    return pooled(seen[-1] if seen else made)
 
 
 def first_of(made: Any) -> Tensor:

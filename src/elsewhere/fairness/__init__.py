@@ -1,0 +1,1 @@
+"""Who pays: groups of people, and how fair networks treat them."""
