@@ -178,16 +178,14 @@ class Result:
         table: pd.DataFrame = self._kept[key]
         return table.copy()
 
-    def by_group(self, metric: str = "accuracy") -> pd.DataFrame:
-        """Return one row a learner × domain × group, from the kept values per example; empty where there are no groups."""
-        each = self.examples()
-        if "group" not in each or metric not in each:
-            return pd.DataFrame(columns=["task", "learner", "domain", "group", "value", "n"])
-        each = each.merge(self.trials()[["trial", "task", "learner"]], on="trial")
-        weight = each.get("weight", 1.0)
-        each = each.assign(top=each[metric] * weight, mass=weight)
-        table = each.groupby(["task", "learner", "domain", "group"], observed=True).agg(top=("top", "sum"), mass=("mass", "sum"), n=("mass", "size")).reset_index()
-        return table.assign(value=table.top / table.mass)[["task", "learner", "domain", "group", "value", "n"]]
+    def by_group(self, metric: str = "accuracy", confidence: float = 0.95) -> pd.DataFrame:
+        """Return one row a learner × domain × group: value, low, high, people (n), seeds, from the kept values per example; empty where there are no groups.
+
+        ``metric`` is any that is measured per example: accuracy, acceptance, nll, …, or "calibration" (accuracy minus confidence).
+        """
+        from elsewhere.assay.people import by_group
+
+        return self._once(("groups", metric, confidence), lambda: by_group(self, metric, confidence))
 
     @property
     def headline(self) -> str:

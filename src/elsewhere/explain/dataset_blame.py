@@ -247,7 +247,10 @@ class _Case:
         return pd.DataFrame([{"trained on": what, "examples": n, self.metric: self._score(made, data)} for what, n, made in rows]), rounds
 
     def groups(self, name: str) -> pd.DataFrame | None:
-        """Return training group × judged group: the share of the judged group's error that scaling the training group adds (positive) or spares, and the same of the gap between groups."""
+        """Return training group × judged group: which share of the judged group's error scaling the training group adds (positive) or spares.
+
+        Beside it the same of the gap between groups, and how it moves the difference of the groups' mean outputs.
+        """
         mine, theirs = optional_column(self.train, "group"), optional_column(self.chosen[name], "group")
         if mine is None or theirs is None or len(set(theirs.tolist())) < 2:
             return None
@@ -263,11 +266,16 @@ class _Case:
         worst, best = max(errors, key=errors.__getitem__), min(errors, key=errors.__getitem__)
         g = {k: np.asarray(self.derivative.gradient((v, u), error_of(mask))) for k, mask in masks.items()}
         gap = errors[worst] - errors[best]
+        parity = {}
+        if len(masks) == 2 and self.train.classes is not None and len(self.train.classes) == 2:
+            first, second = masks.values()
+            parity["difference of mean outputs (parity)"] = np.asarray(self.derivative.gradient((v, u), lambda p, y: p[second, 1].mean() - p[first, 1].mean()))
         rows = []
         for group in sorted(set(mine.astype(str).tolist())):
             at = mine.astype(str) == group
             told = {f"error of {k}": float(g[k][at].sum()) / errors[k] for k in masks}
-            rows.append({"trained on": group, "examples": int(at.sum()), **told, f"gap {worst} - {best}": float((g[worst] - g[best])[at].sum()) / gap if gap else np.nan})
+            told[f"gap {worst} - {best}"] = float((g[worst] - g[best])[at].sum()) / gap if gap else np.nan
+            rows.append({"trained on": group, "examples": int(at.sum()), **told, **{name: float(v[at].sum()) for name, v in parity.items()}})
         return pd.DataFrame(rows)
 
 

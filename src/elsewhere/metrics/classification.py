@@ -83,6 +83,19 @@ def area_under_roc(scores: Array, positive: Array, weight: Array | None = None) 
     return Estimate(area, influence=influence)
 
 
+def average_precision(prediction: ClassPrediction, data: Examples) -> float:
+    """Return Σ (R_k - R_{k-1}) P_k of the second of two classes, as scikit-learn defines it."""
+    from sklearn.metrics import average_precision_score
+
+    p, labels = prediction.probabilities(), np.asarray(data.labels)
+    if p.shape[1] != 2:
+        raise Undefined(f"{p.shape[1]} classes")
+    if len(np.unique(labels)) < 2:
+        raise Undefined("one class only")
+    scores = p[:, 1] if prediction.logits is None else prediction.logits[:, 1] - prediction.logits[:, 0]
+    return float(average_precision_score(labels, scores, sample_weight=weights(data)))
+
+
 def top_accuracy(prediction: ClassPrediction, data: Examples, k: int) -> Array:
     """Return 1.0 where the label is among the k most probable classes [n]; undefined for fewer than k + 1 classes."""
     scores = prediction.logits if prediction.logits is not None else prediction.probabilities()
@@ -122,4 +135,5 @@ BRIER = Metric("brier", brier, higher_is_better=False)
 AUROC = Metric("auroc", auroc)
 TOP5 = Metric("top5_accuracy", lambda prediction, data: top_accuracy(prediction, data, 5))
 TOP10 = Metric("top10_accuracy", lambda prediction, data: top_accuracy(prediction, data, 10))
+AVERAGE_PRECISION = Metric("average_precision", average_precision)
 MAJORITY_SHARE = Metric("majority_share", majority_share)

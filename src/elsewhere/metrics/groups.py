@@ -68,6 +68,27 @@ def equalised_odds(predicted: Array, labels: Array, group: Array, weight: Array 
     return worst
 
 
+def demographic_parity_difference(accepted: Array, group: Array, weight: Array | None = None) -> Estimate:
+    """Return the acceptance rate of the second of two groups (in the order of their names) minus that of the first: signed, unlike fairlearn's.
+
+    Raises:
+        Undefined: there are not two groups.
+
+    Examples:
+        >>> demographic_parity_difference(np.array([1, 0, 1, 1]), np.array(list("ffmm"))).value
+        0.5
+    """
+    w, e = scaled(weight, len(accepted)), _codes(group)
+    if len(e) == 0 or e.max() != 1:
+        raise Undefined(f"{e.max() + 1 if len(e) else 0} groups: a signed difference needs two")
+    mass = np.bincount(e, w)
+    if mass.min() <= 0:
+        raise Undefined("the weights of a group are 0")
+    rate = np.bincount(e, w * accepted) / mass
+    influence = np.where(e == 1, 1.0, -1.0) * w * (accepted - rate[e]) * len(e) / mass[e]
+    return Estimate(float(rate[1] - rate[0]), influence=influence)
+
+
 def worst_group_accuracy(prediction: ClassPrediction, data: Examples) -> Estimate:
     """Return the accuracy of the group that has the least."""
     group, right, w = _group(data), correct(prediction, data), weights(data)
@@ -87,6 +108,16 @@ def _odds(prediction: ClassPrediction, data: Examples) -> Estimate:
     return equalised_odds(prediction.classes(), np.asarray(data.labels), _group(data), weights(data))
 
 
+def _accepted(prediction: ClassPrediction, data: Examples) -> Array:
+    if data.classes is None or len(data.classes) != 2:
+        raise Undefined("acceptance is of two classes")
+    return (prediction.classes() == 1).astype(float)
+
+
+def _difference(prediction: ClassPrediction, data: Examples) -> Estimate:
+    return demographic_parity_difference(_accepted(prediction, data), _group(data), weights(data))
+
+
 def _group(data: Examples) -> Array:
     group = optional_column(data, "group")
     if group is None:
@@ -101,4 +132,6 @@ def _codes(values: Any) -> Array:
 
 DEMOGRAPHIC_DISPARITY = Metric("demographic_disparity", _disparity, higher_is_better=False)
 EQUALISED_ODDS = Metric("equalised_odds", _odds, higher_is_better=False)
+ACCEPTANCE = Metric("acceptance", _accepted)
+DDP = Metric("ddp", _difference)
 WORST_GROUP_ACCURACY = Metric("worst_group_accuracy", worst_group_accuracy)

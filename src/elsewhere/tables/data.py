@@ -291,6 +291,8 @@ def _columns(frame: pd.DataFrame, roles: Roles, rows: Array) -> dict[str, Array]
             if frame[name].isna().any():
                 raise UserError(f"{int(frame[name].isna().sum()):,} rows have no {role} in column {name!r}; fill or drop them")
             columns[role] = frame[name].map(class_name).to_numpy(object)
+    if roles.group:
+        columns.setdefault(roles.group, columns["group"])  # under its own name too: explainers are asked for it by that
     if roles.weight:
         columns["weight"] = _weights(frame[roles.weight], roles.weight)
     for name in roles.carried:

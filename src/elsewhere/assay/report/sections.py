@@ -285,14 +285,43 @@ def _calibration(result: Result) -> list[Section]:
 
 @_quiet
 def _groups(result: Result) -> list[Section]:
-    if len(result.trials()) > 500:
+    from elsewhere.assay.people import FEWEST, who_pays
+
+    if len(result.trials()) > 500 or not len(result.by_group()):
         return []
-    table = result.by_group()
-    if not len(table):
-        return []
-    wide = table.pivot_table(index=["learner", "domain"], columns="group", values="value", sort=False, observed=True)
-    wide = wide.assign(difference=wide.max(axis=1) - wide.min(axis=1)).reset_index()
-    return [section("Groups", "Accuracy of each group of people in each domain.", [table_of(wide, "Learner × domain × group")])]
+    titles = {"accuracy": "Accuracy", "acceptance": "Acceptance (share predicted the second class)", "calibration": "Calibration (accuracy minus confidence)"}
+    tables = [_group_table(result.by_group(metric), f"{title} of each group in each domain", metric == "acceptance") for metric, title in titles.items() if len(result.by_group(metric))]
+    learner = next((str(n) for n in result.ranking().learner if "prior" not in str(n)), "")
+    _, told = who_pays(result, "accuracy", learner)
+    text = f"{told} " if told else ""
+    return [section("Groups", f"{text}Cells of fewer than {FEWEST} people are in brackets: they say too little.", tables)]
+
+
+def _group_table(cells: pd.DataFrame, caption: str, signed: bool) -> dict[str, Any]:
+    """Return learner × domain × group with intervals, and the largest difference (signed where acceptance of two groups is compared: the DDP)."""
+    from elsewhere.assay.people import FEWEST
+
+    names = sorted(map(str, cells["group"].unique()))
+    several = cells["task"].nunique() > 1
+    rows = []
+    for key, mine in cells.groupby([*(["task"] if several else []), "learner", "domain"], observed=True, sort=False):
+        told = {str(c["group"]): c for c in mine.to_dict("records")}
+        row = [{"text": str(v), "sort": str(v), "number": False} for v in (key if isinstance(key, tuple) else (key,))]
+        values = []
+        for name in names:
+            if name not in told or np.isnan(told[name]["value"]):
+                row.append({"text": "–", "sort": "", "number": True})
+                continue
+            c = told[name]
+            shown = _Interval(c["value"], c["low"], c["high"], 3).text
+            row.append({"text": f"({shown})" if c["n"] < FEWEST else shown, "sort": repr(float(c["value"])), "number": True})
+            values.append(float(c["value"]))
+        apart = values[1] - values[0] if signed and len(names) == 2 and len(values) == 2 else max(values) - min(values) if len(values) > 1 else float("nan")
+        row.append({"text": "–" if np.isnan(apart) else f"{apart:+.3f}" if signed and len(names) == 2 else f"{apart:.3f}", "sort": "" if np.isnan(apart) else repr(apart), "number": True})
+        rows.append(row)
+    last = "DDP" if signed and len(names) == 2 else "largest difference"
+    note = f"The first {MOST_ROWS} of {len(rows):,} rows; all are in the Parquet files of the result." if len(rows) > MOST_ROWS else ""
+    return {"caption": caption, "columns": [*(["task"] if several else []), "learner", "domain", *names, last], "rows": rows[:MOST_ROWS], "note": note}
 
 
 @_quiet

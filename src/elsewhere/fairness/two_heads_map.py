@@ -1,0 +1,252 @@
+"""Two heads as an explainer: who pays, whether a network treats people by their group inside, and what an explicit two-headed one would give."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+
+from elsewhere.assay.people import FEWEST, by_group, who_pays
+from elsewhere.data import Examples
+from elsewhere.errors import UserError, did_you_mean
+from elsewhere.explainer import Explainer, Figure, Finding
+from elsewhere.fairness import figures
+from elsewhere.fairness.awareness import group_awareness
+from elsewhere.fairness.baselines import logits_of
+from elsewhere.fairness.rates import binary_labels, ddp, groups_of, sampling_error
+from elsewhere.fairness.regularised import ParityRegularised
+from elsewhere.fairness.treatment import LIMITS, depends_on_group, measures, same_as_two_heads, scores_of
+from elsewhere.fairness.two_heads import TwoHeads
+from elsewhere.learner import as_examples, offers
+from elsewhere.run import Run
+from elsewhere.task import Task
+
+if TYPE_CHECKING:
+    from elsewhere.assay.result import Result
+
+MOST_LEARNERS, MOST_DOMAINS, MOST_PROBED = 6, 4, 10_000
+FAIR = ("two-heads", "merged", "group-thresholds", "massaged", "reweighed", "fairlearn", "parity-regularised")
+SAYS = "Cells of fewer than {0} people say too little. By chance alone the acceptance rates here differ by ± {1:.3f} (95 %)."
+
+
+@dataclass
+class TwoHeadsMap(Explainer):
+    """Say whose accuracy the move elsewhere costs, how much each learner decides by group, and what an explicit two-headed network would give (fits networks again).
+
+    Args:
+        group: column of people compared; two groups.
+        layers: "last" or "all" layers are probed for the group.
+        slacks: points of the frontier.
+        learner: audit this one only.
+    """
+
+    group: str = "group"
+    layers: Literal["last", "all"] = "last"
+    slacks: int = 21
+    learner: str | None = None
+    cost: ClassVar[Literal["free", "minutes", "long"]] = "minutes"
+
+    def applies(self, result: Result) -> str | None:
+        done = result.trials().query("status == 'done'")
+        if not len(done):
+            return "no trial has finished"
+        scores = result.scores()
+        if "accuracy" not in set(scores.metric):
+            return "the labels are no classes"
+        if self.group == "group" and "worst_group_accuracy" not in set(scores.metric):
+            return "the task has no group column: name one with --group, or two-heads:group=NAME"
+        return None
+
+    def explain(self, result: Result) -> Finding:
+        done = result.trials().query("status == 'done'").sort_values("seed")
+        first = done[(done.seed == done.seed.min()) & (done.task == done.task.iloc[0])]
+        task = result.task(str(first.trial.iloc[0]))
+        home = _home(task, self.group)
+        names = tuple(sorted(set(groups_of(home, self.group).tolist())))
+        if len(names) != 2:
+            raise UserError(f"two-heads compares two groups, and {self.group!r} has {len(names)}: {', '.join(names[:6])}")
+        binary_labels(home, "two-heads")
+        models, reference, unconstrained, said = self._models(result, first, task)
+        tables, drawn = self._people(result), dict[str, Figure]()
+        told = [who_pays(result, "accuracy", n)[1] for n in list(models)[:1] if self.group == "group" or len(tables)]
+        validation, judged = _halves(task, home)
+        curve = self._frontiers(task, models, reference, validation, judged, tables, drawn)
+        told += self._audit(models, reference, unconstrained, validation, judged, names, tables, drawn)
+        self._awareness(models, validation, judged, tables, drawn)
+        others = [n for n, m in models.items() if not isinstance(m, TwoHeads)]
+        told.append(_compare(tables["Every learner, at home and elsewhere"], curve, others))
+        error = sampling_error(np.concatenate([[1.0, 0.0]] * (len(judged) // 2 + 1))[: len(judged)], reference.codes(judged))
+        limits = " ".join([LIMITS, SAYS.format(FEWEST, 1.96 * error), *said, *self._direct(judged)])
+        return Finding(" ".join(t for t in told if t), tables, drawn, limits)
+
+    def _direct(self, data: Examples) -> list[str]:
+        inside = hasattr(data.inputs, "iloc") and self.group in data.inputs.columns
+        return [f"{self.group} is itself a feature here: treatment is direct."] if inside else []
+
+    def _models(self, result: Result, first: pd.DataFrame, task: Task[Any]) -> tuple[dict[str, Any], TwoHeads, Any, list[str]]:
+        """Return the audited learners by label, a two-headed reference and an unconstrained model, fitted where the result has none."""
+        names = list(first.learner)
+        if self.learner is not None and self.learner not in names:
+            raise UserError(f"no learner {self.learner!r}{did_you_mean(self.learner, names)}")
+        ranked = [str(n) for n in first.learner]
+        kinds = dict(zip(first.learner, first.learner_name, strict=True))
+        keys = dict(zip(first.learner, first.trial, strict=True))
+        shown = [n for n in ranked if kinds[n] != "prior" and (self.learner is None or n == self.learner)][:MOST_LEARNERS]
+        fitted = {n: result.fitted(str(keys[n])) for n in shown}
+        said, reference, unconstrained = [], None, None
+        for n in ranked:
+            model = fitted.get(n) or (result.fitted(str(keys[n])) if kinds[n] in ("two-heads", "parity-regularised") else None)
+            if isinstance(model, TwoHeads) and model.criterion == "parity" and len(model.groups_) == 2:
+                reference = reference or model
+            free = kinds[n] not in (*FAIR, "prior") or (isinstance(model, ParityRegularised) and not model.penalty)
+            if free and model is not None:
+                unconstrained = unconstrained or model
+        run = Run(seed=int(first.seed.iloc[0]), progress=False)
+        if reference is None:
+            reference = TwoHeads(group=self.group).fit(task.source, run)
+            said.append("The two-headed network was fitted for this page with its defaults; add two-heads to the study to tune it.")
+        if unconstrained is None:
+            unconstrained = ParityRegularised(group=self.group, penalty=0.0).fit(task.source, run)
+            said.append("The unconstrained network was fitted for this page.")
+        return fitted, reference, unconstrained, said
+
+    def _people(self, result: Result) -> dict[str, pd.DataFrame]:
+        """Return group × domain tables of the kept values; none where another column than the task's group is asked for."""
+        if "group" not in result.examples(result.trials().trial.head(1)):
+            return {}
+        tables = {}
+        for metric, words in (("accuracy", "Accuracy"), ("acceptance", "Acceptance"), ("calibration", "Calibration (accuracy minus confidence)")):
+            cells = by_group(result, metric)
+            if len(cells):
+                tables[f"{words} of each group in each domain"] = cells.drop(columns=["role", "seeds"]).assign(enough=cells["n"] >= FEWEST)
+        return tables
+
+    def _frontiers(self, task: Task[Any], models: dict[str, Any], reference: TwoHeads, validation: Examples, judged: Examples, tables: dict[str, Any], drawn: dict[str, Figure]) -> pd.DataFrame:
+        """Measure every learner at home and elsewhere and draw each place's frontier; return the frontier at home."""
+        run, rows, first = Run(progress=False), [], pd.DataFrame()
+        places = {"home": judged, **{d.name: _asked(d.load(), self.group) for d in [d for d in task.domains if d.role != "home"][:MOST_DOMAINS]}}
+        for place, data in places.items():
+            codes, labels = reference.codes(data), binary_labels(data, "two-heads")
+            points = []
+            for name, model in models.items():
+                accepted = (logits_of(model.predict(data, run)) > 0).astype(float)
+                right = float((accepted == labels).mean())
+                points.append(
+                    {"learner": name, "ddp": ddp(accepted, codes), "ddp_error": sampling_error(accepted, codes), "accuracy": right, "accuracy_error": (right * (1 - right) / len(labels)) ** 0.5}
+                )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                table = reference.frontier(validation, self.slacks, data, run)
+            if place == "home":
+                first = table
+                tables["The frontier: most accurate merge at each slack, chosen on the validation part"] = table
+            known = table.dropna(subset=["c"]) if "c" in table else table.iloc[:0]
+            curve = known.rename(columns={"ddp": "chosen ddp", "accuracy": "chosen accuracy"}).rename(columns={"test ddp": "ddp", "test accuracy": "accuracy"})
+            marks = [{"what": "labels", "ddp": ddp(labels, codes), "accuracy": np.nan}, {"what": "constant", "ddp": 0.0, "accuracy": max(labels.mean(), 1 - labels.mean())}]
+            frame = pd.DataFrame(points)
+            drawn[f"{place}: accuracy against the difference of acceptance rates"] = figures.frontiers(frame, curve, pd.DataFrame(marks))
+            rows.append(frame.assign(place=place))
+        joined = pd.concat(rows, ignore_index=True)
+        tables["Every learner, at home and elsewhere"] = joined[["place", "learner", "accuracy", "accuracy_error", "ddp", "ddp_error"]]
+        return first
+
+    def _audit(
+        self, models: dict[str, Any], reference: TwoHeads, unconstrained: Any, validation: Examples, judged: Examples, names: Any, tables: dict[str, Any], drawn: dict[str, Figure]
+    ) -> list[str]:
+        """Measure the treatment of each learner that is not two-headed itself."""
+        run, pairs = Run(progress=False), judged.counterfactual() if hasattr(judged, "counterfactual") else None
+        rows: list[pd.DataFrame] = []
+        same: list[pd.DataFrame] = []
+        tests: list[dict[str, Any]] = []
+        said: list[str] = []
+        for name, model in models.items():
+            if model is reference:
+                continue
+            fit, test = (scores_of(model, reference, d, run, unconstrained) for d in (validation, judged))
+            flipped = None if pairs is None else (logits_of(model.predict(pairs.unlabelled(), run)) > 0) != (test.r > 0)
+            table = measures(fit, test, flipped)
+            rows.append(table.rename(columns={f"of group {k}": f"of {names[k]}" for k in (0, 1)}).assign(learner=name))
+            same.append(same_as_two_heads(fit, test).assign(learner=name))
+            ratio, freedom, p = depends_on_group(test)
+            tests.append(
+                {
+                    "learner": name,
+                    "likelihood ratio": ratio,
+                    "degrees of freedom": freedom,
+                    "p": p,
+                    "price of the group (b / a)": table.attrs["price"],
+                    "ddp": ddp(test.r > 0, test.s),
+                    "ddp of f": ddp(test.f > 0, test.s),
+                }
+            )
+            low, high = table.attrs["thresholds"]
+            drawn[f"{name}: decisions by label score and group score"] = figures.decision_map(test.f, test.g, test.r > 0, (low, high), names, name)
+            said.append(_treated(name, table, p, names, (low, high), same[-1]))
+        if rows:
+            for title, parts in (("Decisions that depend on the group", rows), ("Is it two heads?", same)):
+                frame = pd.concat(parts, ignore_index=True)
+                tables[title] = frame[["learner", *(c for c in frame if c != "learner")]]
+            tables["Does the decision depend on the predicted group, given the score?"] = pd.DataFrame(tests)
+        order = np.argsort([-float(t["share"].iloc[0]) for t in rows], kind="stable")
+        return [said[k] for k in order[:2]]
+
+    def _awareness(self, models: dict[str, Any], validation: Examples, judged: Examples, tables: dict[str, Any], drawn: dict[str, Figure]) -> None:
+        fit, test = (d.take(np.sort(np.random.default_rng(0).permutation(len(d))[:MOST_PROBED])) for d in (validation, judged))
+        rows: list[pd.DataFrame] = []
+        told = groups_of(test, self.group)
+        majority = float(np.unique(told, return_counts=True)[1].max() / len(told))
+        for name, model in models.items():
+            if offers(model, "represent") and hasattr(model, "network_"):
+                rows.append(group_awareness(model, fit, self.group, self.layers, test, references=not rows).assign(learner=name))
+        if rows:
+            table = pd.concat(rows, ignore_index=True).assign(majority=majority)
+            tables["How well the group is read off each learner"] = table[["learner", "layer", "accuracy", "low", "high", "balanced", "auc"]]
+            drawn["How well the group is read off each learner"] = figures.awareness_bars(table)
+
+
+def _home(task: Task[Any], group: str) -> Examples:
+    domain = next((d for d in task.domains if d.role == "home"), task.domains[0])
+    return _asked(domain.load(), group)
+
+
+def _asked(data: Any, group: str) -> Examples:
+    found = as_examples(data)
+    if found is None:
+        raise UserError("two-heads needs examples with inputs, labels and a group")
+    groups_of(found, group)
+    return found
+
+
+def _halves(task: Task[Any], home: Examples) -> tuple[Examples, Examples]:
+    """Return what merges are chosen on and what they are judged on: the source's validation part and home, else two halves of home."""
+    if task.source.validation is not None:
+        found = as_examples(task.source.validation)
+        assert found is not None
+        return found, home
+    order = np.random.default_rng(0).permutation(len(home))
+    return home.take(order[: len(order) // 2]), home.take(order[len(order) // 2 :])
+
+
+def _treated(name: str, table: pd.DataFrame, p: float, names: Any, thresholds: tuple[float, float], same: pd.DataFrame) -> str:
+    shown, truth = table.iloc[0], table[table["measure"] == "counterfactual flip"]
+    gains = names[1] if thresholds[1] < thresholds[0] else names[0]
+    told = f"{name} decides by predicted group for {shown['share']:.1%} [{shown['share low']:.1%}, {shown['share high']:.1%}] of people, in favour of {gains}"
+    told = told if p < 0.05 else f"{name} shows no dependence on the predicted group at equal scores (p = {p:.2f})"
+    if len(truth):
+        told += f"; drawn again with the other group's cue, {truth.iloc[0]['share']:.1%} of its decisions change"
+    f, both = same["agreement"].iloc[0], same["agreement"].iloc[1]
+    return f"{told}; two heads reproduce {both:.1%} of its decisions, the label head alone {f:.1%}."
+
+
+def _compare(points: pd.DataFrame, curve: pd.DataFrame, others: list[str]) -> str:
+    """Return what the two-headed network gives at the smallest disparity that another learner reached at home."""
+    home = points[(points["place"] == "home") & points["learner"].isin(others)]
+    known = curve.dropna(subset=["c"]) if "c" in curve else curve.iloc[:0]
+    if not len(home) or not len(known):
+        return ""
+    fairest = home.iloc[int(home["ddp"].abs().to_numpy().argmin())]
+    near = known.iloc[int((known["test ddp"].abs() - abs(fairest["ddp"])).abs().to_numpy().argmin())]
+    return f"At a difference of {near['test ddp']:+.3f} two explicit heads have accuracy {near['test accuracy']:.3f}; {fairest['learner']}, at {fairest['ddp']:+.3f}, {fairest['accuracy']:.3f}."
