@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pictures
 import pyarrow as pa
+import values
 
 ROWS: list[tuple[str, str, str, str]] = []
 
@@ -179,6 +180,7 @@ PARTS: dict[str, Callable[[], None]] = {"startup": startup, "engine": engine, "s
 PARTS |= {name: partial(part, told) for name, part in (("heads", networks.heads), ("sweep", networks.sweep), ("cnn", networks.cnn), ("loop", networks.loop))}
 PARTS |= {name: partial(getattr(pictures, name), told) for name in ("worlds", "corruptions", "groups", "probes", "trial", "seeds", "folders")}
 PARTS |= {name: partial(getattr(graphs, name), told) for name in ("aggregation", "teacher", "sampling", "search", "tree", "texts", "million", "relations")}
+PARTS |= {name: partial(getattr(values, name), told) for name in ("removal", "pydvl", "streaming", "values", "merging", "heads_cost", "group_tables", "parity_time")}
 
 
 def main(room: str = "") -> None:

@@ -353,6 +353,13 @@ def test_thresholds_of_a_predicted_group_need_none():
         GroupThresholds(LogisticRegression()).fit(small_task().source).predict(replace(data, columns={}))
 
 
+def test_a_network_without_penalty_needs_no_group_and_may_predict_the_group():
+    data = people(200)
+    free = ParityRegularised(penalty=0.0, steps=10)
+    assert free.fit(Source(replace(data, columns={}))).predict(replace(data, columns={})).classes().shape == (200,)
+    GroupThresholds(free, predicted=True).fit(small_task().source)
+
+
 def test_massaging_makes_the_labels_fair():
     from elsewhere.tables.learners import LogisticRegression
 
@@ -530,7 +537,7 @@ def test_places_change_what_they_say():
     ],
 )
 def test_bad_people_are_told_in_one_line(change, words):
-    for learner in (TwoHeads(steps=2), ParityRegularised(steps=2)):
+    for learner in (TwoHeads(steps=2), ParityRegularised(steps=2, penalty=1.0)):
         source = Source(change(people()))
         import re
 

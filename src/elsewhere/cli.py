@@ -187,13 +187,31 @@ def explain(
     if explainer is not None:
         _show_finding(result.explain(make_explainer(explainer, fields)))
     else:
-        for name, entry in catalogue.entries("explainers").items():
-            made = make_explainer(name, {k: v for k, v in fields.items() if k in {o.name for o in entry.options}})
-            reason = made.applies(result)
-            typer.echo(f"{name} ({made.cost}): {entry.help}" + (f"\n  does not apply: {reason}" if reason else ""))
-            if reason is None and made.cost == "free":
-                _show_finding(result.explain(made))
+        _explain_all(result, fields)
     typer.echo(f"report: {result.report()}")
+
+
+def _explain_all(result: Result, fields: dict[str, Any]) -> None:
+    """List every explainer, run those that apply and cost nothing, and say which to read."""
+    from elsewhere.assay.result import make_explainer
+
+    told = result.explainers().to_dict("records")
+    for row in told:
+        typer.echo(f"{row['explainer']} ({row['cost']}): {row['says']}" + ("" if row["applies"] else f"\n  does not apply: {row['reason']}"))
+    ran, dear = [], []
+    for row in told:
+        if not row["applies"]:
+            continue
+        name, options = row["explainer"], {o.name for o in catalogue.entry("explainers", row["explainer"]).options}
+        if row["cost"] != "free":
+            dear.append(f"elsewhere explain {result.folder} --with {name}   ({row['cost']}: {row['says']})")
+            continue
+        _show_finding(result.explain(make_explainer(name, {k: v for k, v in fields.items() if k in options})))
+        ran.append(name)
+    if ran:
+        typer.echo(f"read first: {ran[0]}" + (f"; then {', '.join(ran[1:])}" if ran[1:] else ""))
+    if dear:
+        typer.echo("next, what fits again and takes longer:\n  " + "\n  ".join(dear))
 
 
 @app.command(epilog="Example:  elsewhere report results/mine --csv tables/")

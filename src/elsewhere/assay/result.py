@@ -308,6 +308,21 @@ class Result:
         keep(self, made, finding)
         return finding
 
+    def explainers(self) -> pd.DataFrame:
+        """Return one row an explainer: name, whether it applies here, the reason if not, its cost, what it says; those to read first come first.
+
+        First what this kind of task names itself, then what says why in general, the cheap before the dear.
+        """
+        named = [n for a in self._about_tasks() for n in a.get("findings", [])]
+        rows = []
+        for name, entry in catalogue.entries("explainers").items():
+            made = make_explainer(name, {})
+            reason = made.applies(self)
+            rows.append({"explainer": name, "applies": reason is None, "cost": made.cost, "reason": reason or "", "says": entry.help, "named": name in named})
+        frame = pd.DataFrame(rows)
+        order = frame.assign(rank=frame.cost.map({"free": 0, "minutes": 1, "long": 2})).sort_values(["applies", "named", "rank"], ascending=[False, False, True], kind="stable").index
+        return frame.loc[order].drop(columns="named").reset_index(drop=True)
+
     def findings(self) -> dict[str, Finding]:
         """Return the findings kept in the folder, by explainer."""
         from elsewhere.assay.findings import kept

@@ -71,7 +71,7 @@ def removal_curve(table: pd.DataFrame, metric: str) -> go.Figure:
     figure, x = go.Figure(), table["removed"].tolist()
     if "at random" in table:
         band = [*table["at random high"], *table["at random low"][::-1]]
-        figure.add_scatter(x=[*x, *x[::-1]], y=band, fill="toself", fillcolor="rgba(134,142,150,0.25)", line={"width": 0}, name="removed at random", hoverinfo="skip")
+        figure.add_scatter(x=[*x, *x[::-1]], y=band, mode="lines", fill="toself", fillcolor="rgba(134,142,150,0.25)", line={"width": 0}, name="removed at random", hoverinfo="skip")
         figure.add_scatter(x=x, y=table["trained again"].tolist(), mode="lines+markers", name="worst removed, trained again", line={"color": PALETTE[1]})
     figure.add_scatter(x=x, y=table["ridge"].tolist(), mode="lines+markers", name="worst removed, ridge regression (exact)", line={"color": PALETTE[0], "dash": "dash"})
     figure.update_xaxes(title="share of the source removed", tickformat=".0%")
@@ -92,15 +92,15 @@ def extension_curve(rounds: pd.DataFrame) -> go.Figure:
 
 
 def weights_by_part(weights: Mapping[str, Array], part: Array) -> go.Figure:
-    """Draw the mean optimised weight of each part of the source, one colour a judged domain."""
+    """Draw how the mean weight of each part of the source changes, one colour a judged domain."""
     import plotly.graph_objects as go
 
     names = list(dict.fromkeys(part.tolist()))
     figure = go.Figure()
     for k, (judge, alpha) in enumerate(weights.items()):
-        means = [float(alpha[part == p].mean()) for p in names]
+        means = [float(alpha[part == p].mean()) - 1 for p in names]
         figure.add_bar(x=[plain(p) for p in names], y=means, name=f"for {plain(judge)}", marker={"color": PALETTE[k % len(PALETTE)]})
-    figure.add_hline(y=1, line={"color": GREY, "dash": "dot"})
-    figure.update_yaxes(title="mean weight (1 before)")
+    figure.add_hline(y=0, line={"color": GREY, "dash": "dot"})
+    figure.update_yaxes(title="change of the mean weight, from 1")
     figure.update_layout(height=320, barmode="group", margin={"t": 30}, showlegend=True, legend={"orientation": "h", "y": 1.14})
     return figure

@@ -100,7 +100,9 @@ class DatasetBlame(Explainer):
             for word, order in (("hurt", np.argsort(-g, kind="stable")), ("help", np.argsort(g, kind="stable"))):
                 shown = [np.asarray(case.train.preview(int(k))) for k in order[: self.shown]]
                 labels = ", ".join(case.label(int(k)) for k in order[: self.shown])
-                drawn[f"{name}: the {len(shown)} examples that {word} most, labelled {labels}"] = contact_sheet(shown, f"training examples that {word} {name} most: {labels}", 3)
+                drawn[f"{name}: the {len(shown)} examples that {word} most, labelled {labels}"] = contact_sheet(
+                    shown, f"training examples that {word} {name} most: {labels}", max(2, 48 // shown[0].shape[-2])
+                )
         drawn[f"{name}: derivative of its error by each example's weight"] = figures.histogram(g, case.doubtful(), case.whole[name])
         held = concentration(g)
         tables[f"{name}: how concentrated the harm is"] = held
@@ -187,7 +189,8 @@ class _Case:
             frame["gain of it"] = best["gain"].to_numpy() / self.whole[name]
         else:
             frame["others predict"] = loo[:, 0]
-        frame.insert(1, self.what, self.part[rows])
+        if self.what not in frame:
+            frame.insert(1, self.what, self.part[rows])
         if hasattr(self.train.inputs, "iloc"):
             raw = self.train.inputs.iloc[rows, :8].reset_index(drop=True)
             frame = pd.concat([frame, raw.rename(columns={c: f"{c} " for c in raw if c in frame})], axis=1)
@@ -229,7 +232,9 @@ class _Case:
         """Return what the labels of this domain's half buy, by ridge regression judged on the other half: as a judge, alone, and as a core that the source extends."""
         d, (v, u) = self.derivative, self.judges[name]
         there, data = self.held[name]
-        rows = [("the source as it is", len(self.train), d.decision_function(there))]
+        constant = np.bincount(u, minlength=len(self.train.classes)) if self.train.classes is not None else np.atleast_1d(np.mean(u, axis=0))
+        rows = [("nothing: always its most frequent label" if self.train.classes is not None else "nothing: always its mean", len(v), np.tile(constant.astype(float), (len(there), 1)))]
+        rows.append(("the source as it is", len(self.train), d.decision_function(there)))
         weights = d.optimise((v, u))
         rows.append((f"the source reweighted for it (step {d.step_:g})", len(self.train), d.reweighted(weights).decision_function(there)))
         good = np.flatnonzero(np.asarray(d.gradient((v, u))) < 0)
@@ -400,6 +405,9 @@ def sentence(name: str, blamed: pd.DataFrame, held: pd.DataFrame, removal: pd.Da
     else:
         gave = f"Removing the {int(best['examples'])} worst gives {metric} {told} when {'trained again' if column == 'trained again' else 'refitted'}"
         gave += ", which random removal gives as well." if inside and column == "trained again" else "."
+        never = float(buys[metric].iloc[0])
+        if better * (best[column] - never) <= 0.005:
+            gave += f" But always answering {'the most frequent label' if metric == 'accuracy' else 'the mean'} there gives {never:.3f}."
     scores = buys.set_index("trained on")[metric]
     alone, source = scores["its own labelled half alone"], scores["the source as it is"]
     count = int(buys.examples[buys["trained on"] == "its own labelled half alone"].iloc[0])

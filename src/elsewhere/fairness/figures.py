@@ -22,15 +22,14 @@ def frontiers(points: pd.DataFrame, curve: pd.DataFrame, references: pd.DataFram
 
     Args:
         points: learner, ddp, accuracy, their errors.
-        curve: ddp and accuracy along the frontier.
+        curve: ddp and accuracy along the frontier, in the order of slacks.
         references: what, ddp, accuracy.
     """
     import plotly.graph_objects as go
 
     figure = go.Figure()
     if len(curve):
-        ordered = curve.sort_values("ddp")
-        figure.add_scatter(x=ordered["ddp"].tolist(), y=ordered["accuracy"].tolist(), mode="lines+markers", name="two heads merged, by slack", line={"color": PALETTE[1]}, marker={"size": 5})
+        figure.add_scatter(x=curve["ddp"].tolist(), y=curve["accuracy"].tolist(), mode="lines+markers", name="two heads merged, by slack", line={"color": PALETTE[1]}, marker={"size": 5})
     for k, row in enumerate(points.to_dict("records")):
         figure.add_scatter(
             x=[row["ddp"]], y=[row["accuracy"]], mode="markers", name=plain(row["learner"]), marker={"size": 11, "color": PALETTE[(k + 2) % len(PALETTE)], "symbol": "diamond"},
@@ -56,7 +55,7 @@ def awareness_bars(table: pd.DataFrame) -> go.Figure:
     for k, (name, mine) in enumerate(table.groupby("learner", sort=False, observed=True)):
         errors = {"type": "data", "array": (mine["high"] - mine["accuracy"]).tolist(), "thickness": 1.2}
         figure.add_bar(x=mine["layer"].tolist(), y=mine["accuracy"].tolist(), name=plain(name), marker={"color": PALETTE[k % len(PALETTE)]}, error_y=errors)
-    figure.add_hline(y=float(table["majority"].iloc[0]), line={"color": GREY, "dash": "dot"}, annotation={"text": "always the larger group", "font": {"size": 11}})
+    figure.add_hline(y=float(table["majority"].iloc[0]), line={"color": GREY, "dash": "dot"}, annotation={"text": "always the larger group", "font": {"size": 11}}, annotation_position="top left")
     low = min(float(table["low"].min()), float(table["majority"].iloc[0]))
     figure.update_yaxes(title="accuracy of telling the group", range=[max(0.0, low - 0.1), 1])
     figure.update_layout(height=360, margin={"t": 30}, barmode="group", showlegend=True, legend={"orientation": "h", "y": 1.16})

@@ -98,13 +98,20 @@ class GroupNetwork(NetworkLearner):
         return 1
 
     @property
+    def needs_group(self) -> bool:
+        """Whether training makes use of the group."""
+        return True
+
+    @property
     def reads(self) -> tuple[str, ...]:
         return () if self.group == "group" else (self.group,)
 
     def refuses(self, source: Source[Examples]) -> str | None:
-        train_ = source.train
         try:
-            labels, told = binary_labels(train_, self.name), groups_of(train_, self.group)
+            labels = binary_labels(source.train, self.name)
+            if not self.needs_group:
+                return None
+            told = groups_of(source.train, self.group)
         except UserError as error:
             return str(error)
         codes = np.unique(told, return_inverse=True)[1]
@@ -129,8 +136,7 @@ class GroupNetwork(NetworkLearner):
     def fit(self, source: Source[Examples], run: Run = Run()) -> Self:
         if why := self.refuses(source):
             raise UserError(why)
-        told = groups_of(source.train, self.group)
-        self.groups_ = sorted(set(told.tolist()))
+        self.groups_ = sorted(set(self._told(source.train).tolist()))
         held = source.validation
         if held is None:
             out = held_out(source.train, VALIDATION_SHARE, run.rng("validation"))
@@ -166,10 +172,19 @@ class GroupNetwork(NetworkLearner):
 
     def codes(self, data: Examples) -> Array:
         """Return group codes [n] in the order of the source's sorted names."""
-        told = groups_of(data, self.group)
+        told = self._told(data)
         if unknown := set(told.tolist()) - set(self.groups_):
             raise UserError(f"group {sorted(unknown)[0]!r} is not in the source, which has {', '.join(self.groups_)}")
         return np.searchsorted(np.array(self.groups_), told)
+
+    def _told(self, data: Examples) -> Array:
+        """Return the groups [n]; one for all where they are not known and not needed."""
+        try:
+            return groups_of(data, self.group)
+        except UserError:
+            if self.needs_group:
+                raise
+            return np.full(len(data), "all")
 
     def _batches(self, data: Examples, codes: Array, run: Run) -> Callable[[int], GroupBatch]:
         group, labels = torch.as_tensor(codes), torch.as_tensor(np.asarray(data.labels)).long()
@@ -245,6 +260,10 @@ class ParityRegularised(GroupNetwork):
     penalty: float = 5.0
     kind: Literal["squared", "absolute"] = "squared"
     criterion: Criterion = "parity"
+
+    @property
+    def needs_group(self) -> bool:
+        return self.penalty > 0
 
     def refuses(self, source: Source[Examples]) -> str | None:
         if self.criterion not in CRITERIA or self.kind not in ("squared", "absolute") or self.penalty < 0:

@@ -120,10 +120,10 @@ def figure_of(title: str, figure: Any) -> dict[str, Any]:
     if isinstance(figure, Image):
         content = figure.content.encode() if isinstance(figure.content, str) else figure.content
         kind = "svg+xml" if isinstance(figure.content, str) else "png"
-        return {"title": title, "image": f"data:image/{kind};base64,{base64.b64encode(content).decode()}", "alt": figure.alt, "json": None}
+        return {"title": title, "image": f"data:image/{kind};base64,{base64.b64encode(content).decode()}", "alt": figure.alt, "json": None, "caption": ""}
     spec = json.loads(figure.to_json())
     spec["layout"].pop("template", None)
-    return {"title": title, "image": None, "alt": title, "json": spec}
+    return {"title": title, "image": None, "alt": title, "json": spec, "caption": ""}
 
 
 def _quiet(make: Callable[[Result], list[Section]]) -> Callable[[Result], list[Section]]:
@@ -337,7 +337,7 @@ def _findings(result: Result) -> list[Section]:
     sections = []
     for name, finding in result.findings().items():
         tables = [table_of(frame, title) for title, frame in finding.tables.items()]
-        sections.append(section(f"Why: {name}", "", tables, [figure_of(t, f) for t, f in finding.figures.items()], finding.limits))
+        sections.append(section(f"Why: {name}", "", tables, [{**figure_of(t, f), "caption": t} for t, f in finding.figures.items()], finding.limits))
     return sections
 
 
