@@ -658,3 +658,83 @@ def test_adult_is_as_specified(data):
     assert not {"sex", "race", "native-country", "education", "fnlwgt"} & set(task.source.train.inputs)
     assert task.source.train.column("sex").tolist() == task.source.train.column("group").tolist()
     assert set(adult(0, domain="workclass").source.train.column("domain")) == {"Private"}
+
+
+def test_celeba_is_read_from_its_own_files(tmp_path):
+    from PIL import Image
+
+    from elsewhere.images.people import celeba
+
+    rng = np.random.default_rng(0)
+    (tmp_path / "img_align_celeba").mkdir()
+    lines, parts = ["60", "Male Smiling Young"], []
+    for k in range(60):
+        name = f"{k:06d}.jpg"
+        Image.fromarray(rng.integers(255, size=(30, 24, 3), dtype=np.uint8)).save(tmp_path / "img_align_celeba" / name)
+        lines.append(f"{name} {' '.join(str(v) for v in rng.choice([-1, 1], 3))}")
+        parts.append(f"{name} {k % 3}")
+    (tmp_path / "list_attr_celeba.txt").write_text("\n".join(lines))
+    (tmp_path / "list_eval_partition.txt").write_text("\n".join(parts))
+    task = celeba(0, path=str(tmp_path), side=16, domain="Young")
+    assert task.source.train.inputs.shape[1:] == (3, 16, 16)
+    assert {d.name for d in task.domains} == {"home", "not Young"}
+    assert set(task.source.train.column("group")) == {"Male", "not Male"}
+    assert len(task.source.train) + len(task.source.validation) + sum(len(d.load()) for d in task.domains) <= 60
+    with pytest.raises(UserError, match="did you mean 'Smiling'"):
+        celeba(0, path=str(tmp_path), predict="Smilin")
+    (tmp_path / "list_eval_partition.txt").unlink()
+    from elsewhere.images import people as module
+
+    module._celeba.cache_clear()
+    with pytest.raises(UserError, match="lacks list_eval_partition.txt"):
+        celeba(0, path=str(tmp_path))
+
+
+def test_fairface_is_read_from_its_own_files(tmp_path):
+    from PIL import Image
+
+    from elsewhere.images.people import fairface
+
+    rng = np.random.default_rng(0)
+    for part, n in (("train", 80), ("val", 30)):
+        (tmp_path / part).mkdir()
+        rows = []
+        for k in range(n):
+            Image.fromarray(rng.integers(255, size=(24, 24, 3), dtype=np.uint8)).save(tmp_path / part / f"{k}.jpg")
+            rows.append(
+                {
+                    "file": f"{part}/{k}.jpg",
+                    "age": rng.choice(["10-19", "30-39", "more than 70"]),
+                    "gender": rng.choice(["Male", "Female"]),
+                    "race": rng.choice(["White", "Black", "Indian"]),
+                    "service_test": True,
+                }
+            )
+        pd.DataFrame(rows).to_csv(tmp_path / f"fairface_label_{part}.csv", index=False)
+    task = fairface(0, path=str(tmp_path), side=16)
+    assert len(task.domains[0].load()) == pytest.approx(24, abs=2)
+    assert len(task.source.validation) == 30
+    away = fairface(0, path=str(tmp_path), side=16, domain="Indian", group="race")
+    assert away.domains[1].name == "Indian"
+    assert set(away.source.train.column("group")) == {"White", "other"}
+    with pytest.raises(UserError, match="below must be one of"):
+        fairface(0, path=str(tmp_path), below=25)
+
+
+def test_census_files_are_read_as_folktables_reads_them(tmp_path):
+    from elsewhere.tables.tasks import acs_income
+
+    rng = np.random.default_rng(0)
+    for state in ("06", "22"):
+        n = 200
+        codes = {name: rng.integers(1, 6, n) for name in ("MAR", "OCCP", "POBP", "RELP")} | {"SEX": rng.integers(1, 3, n), "RAC1P": rng.integers(1, 10, n)}
+        numbers = {"AGEP": rng.integers(10, 80, n), "SCHL": rng.integers(1, 24, n), "WKHP": rng.integers(0, 60, n), "PINCP": rng.integers(0, 120_000, n), "PWGTP": rng.integers(0, 50, n)}
+        frame = pd.DataFrame({**numbers, **codes, "COW": rng.choice([1.0, 2.0, np.nan], n)})
+        frame.to_csv(tmp_path / f"psam_p{state}.csv", index=False)
+    task = acs_income(0, path=str(tmp_path))
+    assert [d.name for d in task.domains] == ["06", "22"]
+    assert set(task.source.train.inputs) == {"AGEP", "SCHL", "WKHP", "COW", "MAR", "OCCP", "POBP", "RELP"}
+    assert (task.source.train.inputs.AGEP > 16).all()
+    assert set(task.source.train.column("group")) == {"1", "2"}
+    with pytest.raises(UserError, match="holds no psam_pXX.csv"):
+        acs_income(0, path=str(tmp_path / "none"))

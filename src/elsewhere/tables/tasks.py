@@ -245,6 +245,50 @@ def _adult(path: str) -> pd.DataFrame:
     return _FRAMES[path]
 
 
+ACS_NUMBERS, ACS_CODES = ("AGEP", "SCHL", "WKHP"), ("COW", "MAR", "OCCP", "POBP", "RELP")
+
+
+@task("acs-income", files=("path",), learners=("prior", "logistic-regression", "boosting"))
+def acs_income(seed: int = 0, source: str | None = None, path: str | None = None, group: str = "SEX") -> Task[Examples]:
+    """Income above 50,000 dollars of people over 16 who work, from the Census Bureau's own files (ACSIncome of Ding et al. 2021).
+
+    Args:
+        source: the code of the state to train in; default: the first file's.
+        path: a folder of ``psam_pXX.csv``, one a state.
+        group: SEX or RAC1P; neither is a feature.
+    """
+    place = Path(path or find("acs-income", "put psam_pXX.csv of the American Community Survey into that folder"))
+    frame = read_acs_income(place)
+    if group not in ("SEX", "RAC1P"):
+        raise UserError(f"group must be SEX or RAC1P, not {group!r}")
+    chosen = source or str(frame["state"].iloc[0])
+    return table(seed, frame=_keep(frame, (str(place), "acs-income")), predict="PINCP > 50000", domain="state", source=chosen, group=group, features=(*ACS_NUMBERS, *ACS_CODES))
+
+
+def read_acs_income(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read ``psam_pXX.csv`` files and keep people over 16 with PINCP > 100, WKHP > 0 and PWGTP ≥ 1; codes become text, the state is the file's.
+
+    Raises:
+        UserError: no such file, or one lacks a column.
+    """
+    files = sorted(Path(path).glob("psam_p*.csv")) if Path(path).is_dir() else [Path(path)]
+    if not files or not files[0].exists():
+        raise UserError(f"{path} holds no psam_pXX.csv")
+    key = "|".join(str(f.resolve()) for f in files)
+    if key not in _FRAMES:
+        _FRAMES[key] = pd.concat([_one_state(f) for f in files], ignore_index=True)
+    return _FRAMES[key]
+
+
+def _one_state(file: Path) -> pd.DataFrame:
+    frame = read_table(file)
+    if missing := [c for c in (*ACS_NUMBERS, *ACS_CODES, "SEX", "RAC1P", "PINCP", "PWGTP") if c not in frame]:
+        raise UserError(f"{file} has no column {missing[0]!r}: is it a person file of the American Community Survey?")
+    kept = frame[(frame.AGEP > 16) & (frame.PINCP > 100) & (frame.WKHP > 0) & (frame.PWGTP >= 1)]
+    codes = {c: kept[c].map(lambda v: None if pd.isna(v) else str(int(v))) for c in (*ACS_CODES, "SEX", "RAC1P")}
+    return kept[[*ACS_NUMBERS, "PINCP"]].assign(**codes, state=file.stem.removeprefix("psam_p"))
+
+
 NON_WAGE = ("interest", "public_assistance", "retirement", "ssi", "social_security", "other")
 
 
