@@ -28,6 +28,7 @@ def by_group(result: Result, metric: str, confidence: float = 0.95) -> pd.DataFr
 def who_pays(result: Result, metric: str, learner: str) -> tuple[pd.DataFrame, str]:
     """Return what each group loses from home to each domain, and a sentence: the group that loses most, with its interval, and whether that is beyond noise."""
     rows = _rows(result, metric)
+    sign = 1.0 if not len(rows) or result.higher_is_better(metric) else -1.0
     rows = rows[rows.learner == learner] if len(rows) else rows
     if not len(rows):
         return pd.DataFrame(), ""
@@ -36,7 +37,7 @@ def who_pays(result: Result, metric: str, learner: str) -> tuple[pd.DataFrame, s
     there = rows[rows.role != "home"].merge(home, on=keys)
     if not len(there):
         return pd.DataFrame(), ""
-    lost = there.assign(value=there.home - there.value, error=np.hypot(there.error, there["home error"]))
+    lost = there.assign(value=sign * (there.home - there.value), error=np.hypot(there.error, there["home error"]))
     table = analysis.cells(lost, ["task", "domain", "group"], metric="drop").sort_values("value", ascending=False, kind="stable").reset_index(drop=True)
     return table, _sentence(table, metric, learner)
 
@@ -47,7 +48,7 @@ def _sentence(table: pd.DataFrame, metric: str, learner: str) -> str:
         return ""
     worst = enough.iloc[0]
     others = enough[(enough["domain"] == worst["domain"]) & (enough["task"] == worst["task"]) & (enough["group"] != worst["group"])]
-    told = f"{learner} loses most {metric} for {worst['group']} in {worst['domain']}: {worst['value']:.3f} [{worst['low']:.3f}, {worst['high']:.3f}]"
+    told = f"{learner} loses most in {metric} for {worst['group']} in {worst['domain']}: {worst['value']:.3f} [{worst['low']:.3f}, {worst['high']:.3f}]"
     if not len(others):
         return told + "."
     least = others.iloc[-1]

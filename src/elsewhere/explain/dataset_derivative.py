@@ -407,13 +407,16 @@ class DatasetDerivative(BaseEstimator):
         return frame.assign(derivative=g, value=-g)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the table of examples as Parquet and the coefficients beside it."""
+        """Write the table of examples as Parquet, and coefficients, ridge and condition number as safetensors."""
         from pathlib import Path
+
+        from safetensors.numpy import save_file
 
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         self.to_frame().to_parquet(place / "examples.parquet")
-        np.savez(place / "ridge.npz", coefficients=self.solution_.coefficients.cpu().numpy(), ridge=self.ridge_, condition=self.solution_.condition)
+        told = {"coef": np.ascontiguousarray(self.coef_), "intercept": np.ascontiguousarray(self.intercept_), "ridge": np.array(self.ridge_), "condition": np.array(self.solution_.condition)}
+        save_file(told, place / "ridge.safetensors")
 
     # --- inside ---
 

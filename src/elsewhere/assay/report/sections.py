@@ -287,12 +287,13 @@ def _calibration(result: Result) -> list[Section]:
 def _groups(result: Result) -> list[Section]:
     from elsewhere.assay.people import FEWEST, who_pays
 
-    if len(result.trials()) > 500 or not len(result.by_group()):
+    main = "accuracy" if "accuracy" in set(result.scores().metric) else "squared_error"
+    if len(result.trials()) > 500 or not len(result.by_group(main)):
         return []
-    titles = {"accuracy": "Accuracy", "acceptance": "Acceptance (share predicted the second class)", "calibration": "Calibration (accuracy minus confidence)"}
+    titles = {"accuracy": "Accuracy", "squared_error": "Squared error", "acceptance": "Acceptance (share predicted the second class)", "calibration": "Calibration (accuracy minus confidence)"}
     tables = [_group_table(result.by_group(metric), f"{title} of each group in each domain", metric == "acceptance") for metric, title in titles.items() if len(result.by_group(metric))]
     learner = next((str(n) for n in result.ranking().learner if "prior" not in str(n)), "")
-    _, told = who_pays(result, "accuracy", learner)
+    _, told = who_pays(result, main, learner)
     text = f"{told} " if told else ""
     return [section("Groups", f"{text}Cells of fewer than {FEWEST} people are in brackets: they say too little.", tables)]
 
