@@ -143,3 +143,9 @@ def test_help_imports_neither_torch_nor_pandas() -> None:
 def test_the_command_stands_in_the_report(run: Run) -> None:
     run("assay", "toy/quick", "--learner", "toy-quick", "--seeds", "1", "--out", "kept")
     assert "elsewhere" in json.loads(Path("kept/study.json").read_text())["command"]
+
+
+def test_a_study_may_be_run_again_beside_its_own_result(run: Run) -> None:
+    assert run("assay", "penguins", "--learner", "prior", "--seeds", "1", "--out", "penguins")[0] == 0
+    code, _, err = run("assay", "penguins", "--learner", "prior", "--seeds", "1", "--out", "penguins")
+    assert (code, err) == (0, "")

@@ -126,7 +126,7 @@ def _study_asked_for(what: Any) -> Study | None:
         return read_study(text)
     readers = _readers_for(text)
     names = [kind for kind in ("studies", "tasks") if text in catalogue.entries(kind)]
-    if readers and names and Path(text).exists():
+    if readers and names and _is_data(text):
         raise UserError(f"{text!r} is a file (reader {readers[0]}) and one of the {names[0]}; write ./{text} for the file")
     if "studies" in names and "tasks" not in names:
         return read_study(study_path(text))
@@ -135,6 +135,11 @@ def _study_asked_for(what: Any) -> Study | None:
     if text.startswith("studies/"):
         return read_study(study_path(text.removeprefix("studies/")))
     return None
+
+
+def _is_data(text: str) -> bool:
+    """Return whether something lies at a path that could be meant as data: what an earlier run left there, a result, is none."""
+    return Path(text).exists() and not (Path(text) / "study.json").exists()
 
 
 def study_path(name: str) -> Path:
@@ -150,7 +155,7 @@ def _tasks(what: Any, wanted: Sequence[NamedLearner], reader: str | None, option
         return [t for one in what for t in _tasks(one, wanted, reader, options)]
     if isinstance(what, (str, os.PathLike)):
         text = os.fspath(what)
-        if text.removeprefix("tasks/").partition(":")[0] in catalogue.entries("tasks") and not Path(text).exists():
+        if text.removeprefix("tasks/").partition(":")[0] in catalogue.entries("tasks") and not _is_data(text):
             return list(parse_task(text.removeprefix("tasks/"), options).expand())
         return list(_read(text, wanted, reader, options).expand())
     if reads_object(what):

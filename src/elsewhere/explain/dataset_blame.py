@@ -411,5 +411,9 @@ def sentence(name: str, blamed: pd.DataFrame, held: pd.DataFrame, removal: pd.Da
     scores = buys.set_index("trained on")[metric]
     alone, source = scores["its own labelled half alone"], scores["the source as it is"]
     count = int(buys.examples[buys["trained on"] == "its own labelled half alone"].iloc[0])
-    advice = f" Its own {count} labels alone reach {alone:.3f} (the source: {source:.3f}): label a few there first, then extend from the source."
+    advice = f" Its own {count} labels alone reach {alone:.3f} (the source: {source:.3f}): label a few there first"
+    extended = scores.get("its half, extended from the source")
+    if extended is not None:
+        advice += f", then extend from the source ({extended:.3f})" if better * (extended - alone) > 0 else f"; extending them from the source adds nothing ({extended:.3f})"
+    advice += "."
     return f"{who}{label}. {gave}{advice if better * (alone - source) > 0 else ''}"
