@@ -68,7 +68,7 @@ def test_bundled_studies_are_well_formed(name: str) -> None:
 
     study = read_study(study_path(name))
     assert study.claim
-    assert study.expectations
+    assert study.expectations or study.claim.endswith("?")  # it claims something, or asks
 
 
 @given(st.text(max_size=60))
