@@ -13,6 +13,7 @@ from elsewhere.encoding import Encoder, as_matrix
 from elsewhere.errors import NotOffered, UserError
 from elsewhere.fairness.rates import groups_of
 from elsewhere.learner import offers
+from elsewhere.nn.learners import NetworkLearner
 from elsewhere.run import Run
 
 MOST_INPUTS = 4096
@@ -103,7 +104,7 @@ def _untrained(model: Any) -> Any:
     import copy
 
     network = getattr(model, "network_", None)
-    if not isinstance(network, nn.Module) or not hasattr(network, "built"):
+    if not isinstance(model, NetworkLearner) or not isinstance(network, nn.Module) or not hasattr(network, "built"):
         return None
     import torch
 

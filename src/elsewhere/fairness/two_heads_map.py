@@ -91,7 +91,7 @@ class TwoHeadsMap(Explainer):
         names = list(first.learner)
         if self.learner is not None and self.learner not in names:
             raise UserError(f"no learner {self.learner!r}{did_you_mean(self.learner, names)}")
-        ranked = [str(n) for n in first.learner]
+        ranked = _fairest_first(result, first)
         kinds = dict(zip(first.learner, first.learner_name, strict=True))
         keys = dict(zip(first.learner, first.trial, strict=True))
         shown = [n for n in ranked if kinds[n] != "prior" and (self.learner is None or n == self.learner)][:MOST_LEARNERS]
@@ -205,6 +205,17 @@ class TwoHeadsMap(Explainer):
             table = pd.concat(rows, ignore_index=True).assign(majority=majority)
             tables["How well the group is read off each learner"] = table[["learner", "layer", "accuracy", "low", "high", "balanced", "auc"]]
             drawn["How well the group is read off each learner"] = figures.awareness_bars(table)
+
+
+def _fairest_first(result: Result, first: pd.DataFrame) -> list[str]:
+    """Return the learners: one that does not look at groups, then those whose acceptance rates at home lie closest, for nobody reads about twenty."""
+    scores = result.scores()
+    apart = scores[(scores.metric == "ddp") & (scores.role == "home")].groupby("learner", observed=True)["value"].mean().abs()
+    names = sorted((str(n) for n in first.learner), key=lambda n: float(apart.get(n, np.inf)))
+    kinds = dict(zip(first.learner, first.learner_name, strict=True))
+    options = {str(row.learner): result.trial(str(row.trial)).learner for row in first.itertuples()}
+    free = [n for n in names if kinds[n] not in (*FAIR, "prior") or not getattr(options[n], "penalty", 1.0)]
+    return [*free[-1:], *(n for n in names if n not in free[-1:])]
 
 
 def _home(task: Task[Any], group: str) -> Examples:
