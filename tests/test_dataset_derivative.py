@@ -790,3 +790,36 @@ def test_the_explainer_takes_tables_with_groups_and_numbers(people, tmp_path):
         finding = result.explain("dataset-derivative", shares=[0.1], controls=1)
         assert "squared error" in finding.sentence
         assert any("training group" in title for title in finding.tables)
+
+
+def test_what_domains_pull_adds_up_to_the_penalty():
+    """Σ_k T_k = Λ W, T_k = Z_IᵀD_IE_I: the residual left by the fit is what the ridge holds back."""
+    x, y, alpha = world(60)
+    d = DatasetDerivative(ridge=0.7).fit(x, y, alpha)
+    w = d.solution_.coefficients.numpy()
+    pull = padded(x).T @ (alpha[:, None] * (np.eye(3)[y] - padded(x) @ w))
+    np.testing.assert_allclose(pull, d.solution_.penalty.numpy() @ w, atol=1e-9)
+
+
+def test_flipped_diagnoses_are_found_by_the_residual_and_dropping_by_the_derivative_does_not_hurt():
+    """Breast cancer, 15 % flipped, 10 seeds: measured in the specification 0.76 (derivative), 0.99 (residual)."""
+    from sklearn.datasets import load_breast_cancer
+    from sklearn.metrics import roc_auc_score
+
+    x, y = load_breast_cancer(return_X_y=True)
+    x = (x - x.mean(0)) / x.std(0)
+    found = []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(len(y))
+        train, test = order[:400], order[400:]
+        flip = rng.random(400) < 0.15
+        given = np.where(flip, 1 - y[train], y[train])
+        d = DatasetDerivative(ridge="loo").fit(x[train], given)
+        frame = d.to_frame()
+        dropped, at_random = (d.remove(rows) for rows in (np.argsort(-frame.derivative)[:60], rng.permutation(400)[:60]))
+        found.append([roc_auc_score(flip, frame.derivative), roc_auc_score(flip, frame.residual), *((m.predict(x[test]) == y[test]).mean() for m in (d, dropped, at_random))])
+    derivative, residual, whole, without, random = np.mean(found, axis=0)
+    assert 0.65 < derivative < 0.9
+    assert residual > 0.97
+    assert without >= max(whole, random) - 0.002

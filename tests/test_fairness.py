@@ -766,3 +766,41 @@ def test_learners_are_scikit_learn_classifiers():
         model.fit(data.inputs, data.labels)
     free = make_pipeline(StandardScaler(), FairClassifier(ParityRegularised(penalty=0.0, steps=60, batch=64)))
     assert cross_val_score(free, data.inputs, data.labels, cv=3).mean() > 0.65
+
+
+def test_people_without_a_group_may_be_dropped_or_stand_alone():
+    data = crowd(300)
+    told = np.where(np.arange(300) < 40, None, groups_of(data)).astype(object)
+    holed = replace(data, columns={"group": told})
+    assert "missing in 40 of 300" in TwoHeads(steps=2).refuses(Source(holed))
+    assert TwoHeads(steps=5, missing="drop").fit(Source(holed)).groups_ == ["f", "m"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        assert TwoHeads(steps=5, missing="own group").fit(Source(holed)).groups_ == ["f", "m", "missing"]
+
+
+def test_a_frozen_body_keeps_its_weights_and_pictures_are_augmented():
+    task = faces_lite(0, train=100, validation=60, test=60, places=[])
+    frozen, moved = (ParityRegularised(steps=10, batch=32, frozen=f).fit(task.source, Run(progress=False)).network_ for f in (True, False))
+    torch.manual_seed(0)
+    same = [torch.equal(a, b) for a, b in zip(frozen.body.parameters(), moved.body.parameters(), strict=True)]
+    assert not any(same)
+    assert all(not p.requires_grad for p in frozen.body.parameters())
+    plain_, flipped = (ParityRegularised(steps=3, batch=32, augment=a).fit(task.source, Run(progress=False)).scores(task.domains[0].load()) for a in ("none", "crop"))
+    assert np.abs(plain_ - flipped).max() > 1e-4
+
+
+def test_everything_needed_is_inside_the_fair_network():
+    """Claim 2 with the group as a probe reads it off the audited model's own features."""
+    from elsewhere.fairness.treatment import with_own_probe
+
+    class Open:
+        def represent(self, data, run):
+            return data
+
+    rng = np.random.default_rng(0)
+    fit, test = (replace(x, r=x.f + 0.5 * x.g) for x in (scored(), scored(seed=1)))
+    inside = [np.c_[x.r, x.g + 0.1 * rng.normal(size=len(x.g))] for x in (fit, test)]
+    table = same_as_two_heads(*with_own_probe(Open(), fit, test, tuple(inside), Run())).set_index("what")
+    gained = table.agreement["unfair decisions from r and a probe of its own features"] - table.agreement["unfair decisions from r"]
+    assert gained > 0.03

@@ -62,6 +62,24 @@ def awareness_bars(table: pd.DataFrame) -> go.Figure:
     return figure
 
 
+def awareness_against_difference(table: pd.DataFrame, majority: float) -> go.Figure:
+    """Draw accuracy of telling the group off what the head sees against the difference of acceptance rates, one point a learner (Lohaus et al., figure 2)."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for k, row in enumerate(table.to_dict("records")):
+        figure.add_scatter(
+            x=[row["ddp"]], y=[row["accuracy"]], mode="markers", name=plain(row["learner"]), marker={"size": 11, "color": PALETTE[k % len(PALETTE)]},
+            error_x={"type": "data", "array": [1.96 * row["ddp_error"]], "thickness": 1}, error_y={"type": "data", "array": [row["high"] - row["accuracy"]], "thickness": 1},
+        )  # fmt: skip
+    figure.add_hline(y=majority, line={"color": GREY, "dash": "dot"}, annotation={"text": "always the larger group", "font": {"size": 11}}, annotation_position="top left")
+    figure.add_vline(x=0, line={"color": "#ced4da"})
+    figure.update_xaxes(title="difference of acceptance rates (DDP)")
+    figure.update_yaxes(title="accuracy of telling the group")
+    figure.update_layout(height=380, margin={"t": 30}, showlegend=True, legend={"font": {"size": 11}})
+    return figure
+
+
 def decision_map(f: Array, g: Array, accepted: Array, thresholds: tuple[float, float], names: tuple[str, str], learner: str) -> go.Figure:
     """Draw label score against group score, coloured by a model's decision, with the two thresholds of the predicted groups and the band between them."""
     import plotly.graph_objects as go

@@ -16,6 +16,7 @@ from elsewhere.batching import batches, in_batches, taker
 from elsewhere.data import Array, Examples, optional_column
 from elsewhere.errors import UserError
 from elsewhere.fairness.rates import CRITERIA, Criterion, binary_labels, groups_of
+from elsewhere.nn.augmentation import Augment, augmented
 from elsewhere.nn.building import build
 from elsewhere.nn.learners import NetworkLearner, first_of, seeded
 from elsewhere.optimisers import adam
@@ -80,6 +81,9 @@ class GroupNetwork(NetworkLearner):
         stratified: each batch keeps the overall shares of the groups.
         best_epoch: keep the epoch with the largest average precision on the validation part; else the last one.
         weights: of a published backbone.
+        frozen: only the outputs are trained, not the body.
+        augment: what is done to training pictures: "none", "flip", "crop" (with flip), "colour", "randaugment" or "augmix".
+        missing: what becomes of people whose group is missing: an error, "drop" (they are not trained on), or a group of their own.
     """
 
     backbone: str = "auto"
@@ -87,6 +91,9 @@ class GroupNetwork(NetworkLearner):
     stratified: bool = True
     best_epoch: bool = False
     weights: str | None = None
+    frozen: bool = False
+    augment: Augment = "none"
+    missing: Literal["error", "drop", "own group"] = "error"
     steps: int = 470
     batch: int = 512
     learning_rate: float = 1e-3
@@ -111,7 +118,8 @@ class GroupNetwork(NetworkLearner):
             labels = binary_labels(source.train, self.name)
             if not self.needs_group:
                 return None
-            told = groups_of(source.train, self.group)
+            known = self._known(source.train)
+            labels, told = np.asarray(known.labels), groups_of(known, self.group, "own group" if self.missing == "own group" else "error")
         except UserError as error:
             return str(error)
         codes = np.unique(told, return_inverse=True)[1]
@@ -130,12 +138,20 @@ class GroupNetwork(NetworkLearner):
     def network(self, data: Examples) -> nn.Module:
         name = self.backbone if self.backbone != "auto" else "pooled-cnn" if np.ndim(data.inputs) == 4 and data.inputs.shape[2] <= 64 else "encoder" if np.ndim(data.inputs) == 4 else "tapered-mlp"
         options: dict[str, Any] = {} if self.weights is None else {"weights": self.weights}
-        made: nn.Module = build(name, shape=[int(s) for s in data.inputs.shape[1:]], values=self.outputs_wanted, **options)
-        return made
+        made: Any = build(name, shape=[int(s) for s in data.inputs.shape[1:]], values=self.outputs_wanted, **options)
+        if self.frozen:
+            made.body.requires_grad_(False)
+        network: nn.Module = made
+        return network
+
+    def training_loss(self, network: Any, batch: Any) -> Tensor:
+        return self.loss(network, batch if self.augment == "none" else batch._replace(inputs=augmented(batch.inputs, self.augment)))
 
     def fit(self, source: Source[Examples], run: Run = Run()) -> Self:
         if why := self.refuses(source):
             raise UserError(why)
+        if self.needs_group:
+            source = Source(self._known(source.train), None if source.validation is None else self._known(source.validation))
         self.groups_ = sorted(set(self._told(source.train).tolist()))
         held = source.validation
         if held is None:
@@ -180,11 +196,20 @@ class GroupNetwork(NetworkLearner):
     def _told(self, data: Examples) -> Array:
         """Return the groups [n]; one for all where they are not known and not needed."""
         try:
-            return groups_of(data, self.group)
+            return groups_of(data, self.group, "own group" if self.missing == "own group" else "error")
         except UserError:
             if self.needs_group:
                 raise
             return np.full(len(data), "all")
+
+    def _known(self, data: Examples) -> Examples:
+        """Return the people to train on: those whose group is known, where others are dropped."""
+        if self.missing != "drop":
+            return data
+        values = optional_column(data, self.group)
+        if values is None:
+            return data
+        return data.take(np.array([v is not None and v == v for v in values.tolist()]))
 
     def _batches(self, data: Examples, codes: Array, run: Run) -> Callable[[int], GroupBatch]:
         group, labels = torch.as_tensor(codes), torch.as_tensor(np.asarray(data.labels)).long()

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from elsewhere.data import Array, Examples
-from elsewhere.errors import UserError
+from elsewhere.errors import NotOffered, UserError
 from elsewhere.explainer import Finding
 from elsewhere.fairness.baselines import logits_of
 from elsewhere.fairness.rates import binary_labels, ddp
 from elsewhere.fairness.two_heads import TwoHeads
+from elsewhere.learner import offers
 from elsewhere.run import Run
 
 RESAMPLES, KNOTS = 1000, 5
@@ -25,7 +26,15 @@ LIMITS = (
 
 @dataclass(frozen=True)
 class Scores:
-    """What is compared: the reference's label score f and group score g (logits), the audited model's score r, label y, group s, and the unconstrained score u where there is one; all [n]."""
+    """What is compared, all [n].
+
+    Args:
+        f, g: the reference's label score and group score, logits.
+        r: the audited model's score.
+        y, s: label and group, 0 or 1.
+        u: the unconstrained model's score, where there is one.
+        g0: the group as a probe reads it off the audited model's own features, where it has some.
+    """
 
     f: Array
     g: Array
@@ -33,9 +42,7 @@ class Scores:
     y: Array
     s: Array
     u: Array | None = None
-
-    def take(self, rows: Array) -> Scores:
-        return Scores(self.f[rows], self.g[rows], self.r[rows], self.y[rows], self.s[rows], None if self.u is None else self.u[rows])
+    g0: Array | None = None
 
 
 def same_as_two_heads(fit: Scores, test: Scores) -> pd.DataFrame:
@@ -44,10 +51,14 @@ def same_as_two_heads(fit: Scores, test: Scores) -> pd.DataFrame:
     Logistic regressions fitted on one set of examples and judged on another: 1[r > 0] on f, and on (f, g); y on r, and on (r, g).
     """
     rows = []
-    for name, columns in (("fair decisions from f", ("f",)), ("fair decisions from f and g", ("f", "g"))):
+    outside: list[tuple[str, tuple[str, ...]]] = [("fair decisions from f", ("f",)), ("fair decisions from f and g", ("f", "g"))]
+    for name, columns in outside:
         made = _logistic(fit, columns, fit.r > 0)(test)
         rows.append({"what": name, "agreement": float(((made > 0) == (test.r > 0)).mean()), "accuracy": float(((made > 0) == test.y).mean()), "ddp": ddp(made > 0, test.s)})
-    for name, columns in (("unfair decisions from r", ("r",)), ("unfair decisions from r and g", ("r", "g"))):
+    inside: list[tuple[str, tuple[str, ...]]] = [("unfair decisions from r", ("r",)), ("unfair decisions from r and g", ("r", "g"))]
+    if fit.g0 is not None and test.g0 is not None:
+        inside.append(("unfair decisions from r and a probe of its own features", ("r", "g0")))
+    for name, columns in inside:
         made = _logistic(fit, columns, fit.y == 1)(test)
         agreement = float("nan") if test.u is None else float(((made > 0) == (test.u > 0)).mean())
         rows.append({"what": name, "agreement": agreement, "accuracy": float(((made > 0) == test.y).mean()), "ddp": ddp(made > 0, test.s)})
@@ -182,6 +193,21 @@ def scores_of(model: Any, reference: TwoHeads, data: Examples, run: Run = Run(pr
     return Scores(made[:, 0], made[:, 1], r, binary_labels(data, "treatment"), reference.codes(data), u)
 
 
+def with_own_probe(model: Any, fit: Scores, test: Scores, data: tuple[Examples, Examples], run: Run) -> tuple[Scores, Scores]:
+    """Return the scores with g0 beside: the group as logistic regression reads it off the audited model's own features, fitted on the first data. As they are where it represents nothing."""
+    if not offers(model, "represent"):
+        return fit, test
+    try:
+        z, v = (np.asarray(model.represent(d, run), float) for d in data)
+    except NotOffered:
+        return fit, test
+    from sklearn.linear_model import LogisticRegression
+
+    spread = np.where(z.std(0) > 1e-12, z.std(0), 1)
+    probe = LogisticRegression(C=1.0, max_iter=2000).fit((z - z.mean(0)) / spread, fit.s)
+    return replace(fit, g0=probe.decision_function((z - z.mean(0)) / spread)), replace(test, g0=probe.decision_function((v - z.mean(0)) / spread))
+
+
 def treatment(model: Any, reference: TwoHeads, data: Examples, validation: Examples | None = None, pairs: Examples | None = None, unconstrained: Any = None, run: Run = Run(progress=False)) -> Finding:
     """Return how far a model decides by group: whether two heads reproduce it, the band, the flips, the test, and who gains.
 
@@ -203,6 +229,7 @@ def treatment(model: Any, reference: TwoHeads, data: Examples, validation: Examp
     if pairs is not None and len(pairs) != len(data):
         raise UserError(f"there are {len(pairs)} pairs for {len(data)} examples: give each example's other rendering, in order")
     fit, test = (scores_of(model, reference, d, run, unconstrained) for d in (validation, data))
+    fit, test = with_own_probe(model, fit, test, (validation, data), run)
     flipped = None if pairs is None else (logits_of(model.predict(pairs.unlabelled(), run)) > 0) != (test.r > 0)
     table = measures(fit, test, flipped)
     ratio, freedom, p = depends_on_group(test)

@@ -16,9 +16,9 @@ from elsewhere.explainer import Explainer, Figure, Finding
 from elsewhere.fairness import figures
 from elsewhere.fairness.awareness import group_awareness
 from elsewhere.fairness.baselines import logits_of
-from elsewhere.fairness.rates import binary_labels, ddp, groups_of, sampling_error
+from elsewhere.fairness.rates import binary_labels, ddp, groups_of, p_ratio, sampling_error
 from elsewhere.fairness.regularised import ParityRegularised
-from elsewhere.fairness.treatment import LIMITS, depends_on_group, measures, same_as_two_heads, scores_of
+from elsewhere.fairness.treatment import LIMITS, depends_on_group, measures, same_as_two_heads, scores_of, with_own_probe
 from elsewhere.fairness.two_heads import TwoHeads
 from elsewhere.learner import as_examples, offers
 from elsewhere.run import Run
@@ -135,7 +135,14 @@ class TwoHeadsMap(Explainer):
                 accepted = (logits_of(model.predict(data, run)) > 0).astype(float)
                 right = float((accepted == labels).mean())
                 points.append(
-                    {"learner": name, "ddp": ddp(accepted, codes), "ddp_error": sampling_error(accepted, codes), "accuracy": right, "accuracy_error": (right * (1 - right) / len(labels)) ** 0.5}
+                    {
+                        "learner": name,
+                        "ddp": ddp(accepted, codes),
+                        "ddp_error": sampling_error(accepted, codes),
+                        "accuracy": right,
+                        "accuracy_error": (right * (1 - right) / len(labels)) ** 0.5,
+                        "p_ratio": p_ratio(accepted, codes),
+                    }
                 )
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)
@@ -150,7 +157,7 @@ class TwoHeadsMap(Explainer):
             drawn[f"{place}: accuracy against the difference of acceptance rates"] = figures.frontiers(frame, curve, pd.DataFrame(marks))
             rows.append(frame.assign(place=place))
         joined = pd.concat(rows, ignore_index=True)
-        tables["Every learner, at home and elsewhere"] = joined[["place", "learner", "accuracy", "accuracy_error", "ddp", "ddp_error"]]
+        tables["Every learner, at home and elsewhere"] = joined[["place", "learner", "accuracy", "accuracy_error", "ddp", "ddp_error", "p_ratio"]]
         return first
 
     def _audit(
@@ -166,6 +173,7 @@ class TwoHeadsMap(Explainer):
             if model is reference:
                 continue
             fit, test = (scores_of(model, reference, d, run, unconstrained) for d in (validation, judged))
+            fit, test = with_own_probe(model, fit, test, (validation, judged), run)
             flipped = None if pairs is None else (logits_of(model.predict(pairs.unlabelled(), run)) > 0) != (test.r > 0)
             table = measures(fit, test, flipped)
             rows.append(table.rename(columns={f"of group {k}": f"of {names[k]}" for k in (0, 1)}).assign(learner=name))
@@ -205,6 +213,9 @@ class TwoHeadsMap(Explainer):
             table = pd.concat(rows, ignore_index=True).assign(majority=majority)
             tables["How well the group is read off each learner"] = table[["learner", "layer", "accuracy", "low", "high", "balanced", "auc"]]
             drawn["How well the group is read off each learner"] = figures.awareness_bars(table)
+            last = table[table["layer"] == "what the head sees"].set_index("learner")
+            home = tables["Every learner, at home and elsewhere"].query("place == 'home'").set_index("learner")
+            drawn["How well the group is read off, against the difference of acceptance rates"] = figures.awareness_against_difference(last.join(home[["ddp", "ddp_error"]]).reset_index(), majority)
 
 
 def _fairest_first(result: Result, first: pd.DataFrame) -> list[str]:

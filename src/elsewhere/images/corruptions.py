@@ -24,8 +24,8 @@ from torch.nn.functional import conv2d, grid_sample, interpolate, pad
 
 from elsewhere.data import Array
 from elsewhere.errors import UserError, did_you_mean
-from elsewhere.images.augmentation import grey
 from elsewhere.images.shifts import blur, contrast, gaussian_matrix
+from elsewhere.nn.augmentation import grey
 
 SEVERITIES = (1, 3, 5)  # what an assay judges unless told
 LARGE = 96  # sides from which the constants of ImageNet-C hold

@@ -9,7 +9,7 @@ from torch import nn
 
 from elsewhere.data import Examples
 from elsewhere.errors import UserError
-from elsewhere.images.augmentation import Augment, augmented
+from elsewhere.nn.augmentation import Augment, augmented
 from elsewhere.nn.building import build
 from elsewhere.nn.learners import NetworkLearner
 from elsewhere.run import Run
