@@ -18,9 +18,9 @@ import elsewhere as ew
 from elsewhere.assay.study import make_learner, parse_learner
 from elsewhere.data import Examples
 from elsewhere.errors import Undefined, UserError
-from elsewhere.images import augmentation
 from elsewhere.images.attacks import adversarial, auto_pgd, checkpoints, dlr_loss, robust
 from elsewhere.images.corruptions import CORRUPTIONS, Drawn, corrupt, disk, plasma
+from elsewhere.nn import augmentation
 
 
 def pictures(n: int = 3, channels: int = 3, side: int = 32, seed: int = 0) -> np.ndarray:
