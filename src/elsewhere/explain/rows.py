@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -85,12 +86,19 @@ class Rows:
         if hasattr(self.given, "shape"):
             for start in range(0, int(self.given.shape[0]), self.block):
                 yield np.asarray(self.given[start : start + self.block])
+                self._let_go()
         elif isinstance(self.given, (str, os.PathLike)):
             yield from self._row_groups(Path(self.given))
         else:
             for piece in self.given:
                 first = piece[0] if isinstance(piece, (tuple, list)) else piece
                 yield first.detach().cpu().numpy() if isinstance(first, Tensor) else np.asarray(first)
+
+    def _let_go(self) -> None:
+        """Give back the pages of a read-only memory map that were read: they stay in the system's cache, and count no longer as this process's memory."""
+        mapped: Any = getattr(self.given, "_mmap", None)
+        if isinstance(self.given, np.memmap) and self.given.mode == "r" and hasattr(mapped, "madvise"):
+            mapped.madvise(mmap.MADV_DONTNEED)
 
     def _row_groups(self, path: Path) -> Iterator[Array]:
         import pyarrow.parquet as pq
