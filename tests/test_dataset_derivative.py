@@ -823,3 +823,13 @@ def test_flipped_diagnoses_are_found_by_the_residual_and_dropping_by_the_derivat
     assert 0.65 < derivative < 0.9
     assert residual > 0.97
     assert without >= max(whole, random) - 0.002
+
+
+def test_a_unit_is_in_one_half_alone():
+    from elsewhere.data import Examples
+    from elsewhere.explain.blame_case import _halves
+
+    units = np.repeat(np.arange(20), 5)
+    first, second = _halves(Examples(np.zeros((100, 2)), np.zeros(100, int), {"unit": units}))
+    assert not set(units[first]) & set(units[second])
+    assert len(first) + len(second) == 100

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -16,14 +16,14 @@ from torch import Tensor
 
 from elsewhere.data import Array
 from elsewhere.errors import UserError, did_you_mean
-from elsewhere.explain import left_out
+from elsewhere.explain import advice, left_out
+from elsewhere.explain.advice import Extension, Say
 from elsewhere.explain.judging import Loss, judged, slopes
 from elsewhere.explain.ridge import Reduce, Solution, alone, best_ridge
 from elsewhere.explain.rows import Rows, Targets
 
 Judge = str | tuple[Any, Any] | Mapping[str, tuple[Any, Any]] | None
 OWN = ("leave-one-out", "leave-domain-out")
-STEPS = (0.0, 0.1, 0.3, 1.0)
 SAME_ROWS_UP_TO = 20_000_000  # numbers in features; above, whether judge and training share rows is not looked at
 
 
@@ -36,15 +36,6 @@ class LeaveOneOut:
     leverage: Array
     error: float
     accuracy: float | None
-
-
-@dataclass(frozen=True)
-class Extension:
-    """What ``extend`` chose of a pool: rows in order, one row of ``rounds`` a round, and why it stopped."""
-
-    order: Array
-    rounds: pd.DataFrame
-    stopped_because: str
 
 
 class DatasetDerivative(BaseEstimator):
@@ -245,7 +236,7 @@ class DatasetDerivative(BaseEstimator):
         steps: int = 3,
         step: float | Literal["auto"] = "auto",
         loss: Loss = "squared",
-        say: Callable[[str], None] | None = None,
+        say: Say = None,
         seed: int = 0,
     ) -> Array:
         """Return weights [n] for any estimator's ``sample_weight``: α ← max(α - η g, 0) and refit, ``steps`` times (eq. 14; the clipping is ours).
@@ -253,58 +244,8 @@ class DatasetDerivative(BaseEstimator):
         The loss is estimated without bias at the first step only: more steps overfit. ``step="auto"`` takes η of 0, 0.1, 0.3 and 1
         by 5 folds. Ctrl-C keeps the steps done.
         """
-        size = self._step(judge, steps, loss, seed) if step == "auto" else float(step)
-        self.step_ = size
-        return self._descend(judge, steps, size, loss, say)
-
-    def _descend(self, judge: Judge, steps: int, size: float, loss: Loss, say: Callable[[str], None] | None = None) -> Array:
-        at = self
-        weight = self.sample_weight_.copy()
-        for k in range(steps if size > 0 else 0):
-            try:
-                moved = np.maximum(weight - size * at.gradient(judge, loss), 0)
-                if not moved.any():
-                    warnings.warn(f"a step of {size:g} leaves no example any weight; the weights before it are kept", UserWarning, stacklevel=3)
-                    break
-                weight = moved
-                if say is not None:
-                    say(f"weights, step {k + 1} of {steps}")
-                if k + 1 < steps:
-                    at = self.reweighted(weight)
-            except KeyboardInterrupt:
-                warnings.warn(f"stopped after {k} of {steps} steps, which are kept", UserWarning, stacklevel=3)
-                break
-        return weight
-
-    def _step(self, judge: Judge, steps: int, loss: Loss, seed: int) -> float:
-        """Return the step of STEPS with the least unweighted squared error on the fifth fold, optimised on four."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            errors = np.sum([self._fold_errors(judge, steps, loss, fold, seed) for fold in range(5)], axis=0)
-        return STEPS[int(np.argmin(errors))]
-
-    def _fold_errors(self, judge: Judge, steps: int, loss: Loss, fold: int, seed: int) -> list[float]:
-        own = judge is None or isinstance(judge, str)
-        given: Any = judge
-        if not own:
-            if isinstance(judge, Mapping):
-                raise UserError("weights are optimised for one judge; join several into one")
-            count = len(judge[1])  # type: ignore[index]
-        else:
-            count = len(self.solution_)
-        held = np.random.default_rng(seed).permutation(count) % 5 == fold
-        if not own:
-            v, u = (np.asarray(part) for part in given)
-            if held.all() or not held.any():
-                raise UserError(f"a judge of {count} examples is too small for step='auto'; give a number")
-            made = [self.reweighted(self._descend((v[~held], u[~held]), steps, size, loss)) for size in STEPS]
-            return [m.judged((v[held], u[held])) for m in made]
-        rows, targets, kept = self.solution_.rows, self.solution_.targets, np.flatnonzero(~held)
-        x = rows.at(kept)[:, : rows.columns - self.intercept]
-        inner = self._of(Rows(x, rows.block, self.intercept, self.device), Targets(targets.values[kept], targets.classes), self.sample_weight_[kept])
-        inner.domain_ = None if self.domain_ is None else self.domain_[kept]
-        v, wanted = rows.at(np.flatnonzero(held)), targets.part(np.flatnonzero(held), torch.float64, self.device)
-        return [float((v @ inner.reweighted(inner._descend(judge, steps, size, loss)).solution_.coefficients - wanted).square().sum()) for size in STEPS]
+        self.step_ = advice.best_step(self, judge, steps, loss, seed) if step == "auto" else float(step)
+        return advice.descended(self, judge, steps, self.step_, loss, say)
 
     def extend(
         self,
@@ -314,7 +255,7 @@ class DatasetDerivative(BaseEstimator):
         batch: float = 0.02,
         limit: int | None = None,
         loss: Loss = "squared",
-        say: Callable[[str], None] | None = None,
+        say: Say = None,
     ) -> Extension:
         """Choose which examples of a pool to add to the fitted core, the most helpful first, until none helps (section 3.4).
 
@@ -322,39 +263,7 @@ class DatasetDerivative(BaseEstimator):
         weight 1 to the ``batch`` (share of the pool, or a number of examples from 1 on) with the most negative derivative. Ctrl-C keeps
         the rounds done.
         """
-        core, pool = self.solution_, Targets.of(pool_labels, self.classes_)
-        extra = Rows(pool_features, core.rows.block, False, self.device)
-        x = torch.cat([core.rows.at(np.arange(len(core)))[:, : core.rows.columns - self.intercept], *(z for _, z in extra.blocks(torch.float64))])
-        size = max(1, round(batch * len(pool))) if batch < 1 else int(batch)
-        targets = Targets(np.concatenate([core.targets.values, pool.values]), core.targets.classes)
-        weight = np.concatenate([self.sample_weight_, np.zeros(len(pool))])
-        outer = np.concatenate([np.ones(len(core)), np.zeros(len(pool))])
-        order: list[int] = []
-        rounds: list[dict[str, Any]] = []
-        why = "the pool is used up"
-        made = self._of(Rows(x, core.rows.block, self.intercept, self.device), targets, weight)
-        while len(order) < len(pool):
-            try:
-                g = made.gradient("leave-one-out" if judge == "core" else judge, loss, outer if judge == "core" else None)[len(core) :]
-                g[order] = np.inf
-                room = min(size, len(pool) - len(order), (limit or len(pool)) - len(order))
-                chosen = np.argsort(g, kind="stable")[:room]
-                chosen = chosen[g[chosen] < 0]
-                if not len(chosen):
-                    why = "no example of the pool helps any more" if room else f"the limit of {limit} is reached"
-                    break
-                gained = float(g[chosen].sum())
-                order += chosen.tolist()
-                weight[len(core) + chosen] = 1
-                made = made.reweighted(weight)
-                residual = made.solution_.leave_one_out()[0][: len(core)]
-                rounds.append({"round": len(rounds) + 1, "added": len(order), "derivative": gained, "error of core": float(np.nanmean(np.square(residual).sum(1)))})
-                if say is not None:
-                    say(f"extension, round {len(rounds)}: {len(order)} of {len(pool)} added")
-            except KeyboardInterrupt:
-                why = f"stopped after {len(rounds)} rounds, which are kept"
-                break
-        return Extension(np.array(order, int), pd.DataFrame(rounds, columns=["round", "added", "derivative", "error of core"]), why)
+        return advice.extended(self, pool_features, pool_labels, judge, batch, limit, loss, say)
 
     def suspects(self, fraction: float | None = None, threshold: float = 0.0, by: Literal["gradient", "leave_one_out", "removal"] = "gradient", judge: Judge = "leave-one-out") -> pd.DataFrame:
         """Return the examples that hurt most, worst first: row, label, what the others predict for it, derivative, value (= -derivative), residual.
@@ -420,7 +329,8 @@ class DatasetDerivative(BaseEstimator):
 
     # --- inside ---
 
-    def _of(self, rows: Rows, targets: Targets, weight: Array) -> Self:
+    def with_rows(self, rows: Rows, targets: Targets, weight: Array) -> Self:
+        """Return the same fitted on other rows, at the same ridge."""
         made = type(self)(**{**self.get_params(), "ridge": self.ridge_})
         made.domain_, made.ridge_, made.grid_, made.classes_ = None, self.ridge_, self.grid_, self.classes_
         made.solution_ = Solution(rows, targets, torch.as_tensor(weight, device=self.device), self.ridge_, self.dtype)
