@@ -187,3 +187,12 @@ def test_what_has_no_identity_offers_named() -> None:
 
     with pytest.raises(ew.UserError, match=r"pass named\('a-name', …\)"):
         identity({"f": lambda x: x})
+
+
+def test_a_name_stands_for_the_learner_inside() -> None:
+    made = parse_learner("dropped:base=logistic-regression,fraction=0.1").learner
+    assert type(made.base).__name__ == "LogisticRegression"
+    with pytest.raises(ew.UserError, match="did you mean 'logistic-regression'"):
+        parse_learner("reweighted:base=logistic-regresion")
+    with pytest.raises(ew.UserError, match="needs a learner as base, not 3"):
+        _ = parse_learner("reweighted:base=3").learner.accepts

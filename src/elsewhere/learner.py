@@ -28,6 +28,7 @@ class Learner(Generic[D, P]):
     revision: ClassVar[int] = 1  # raise it when the method changes: older trials no longer count
     trusted: ClassVar[tuple[str, ...]] = ()  # types beyond scikit-learn's public ones that a saved model may hold
     holds: ClassVar[tuple[type, ...]] = ()  # dataclasses of its own that its fitted attributes are made of
+    inside: ClassVar[tuple[str, ...]] = ()  # fields that are learners: on the command line a name stands for one
 
     @property
     def accepts(self) -> type:
@@ -100,6 +101,8 @@ class Probe(Learner[Any, Any]):
 
     The encoder is fitted once per source and seed and shared by all heads.
     """
+
+    inside: ClassVar[tuple[str, ...]] = ("encoder", "head")
 
     encoder: Learner[Any, Any]
     head: Learner[Any, Any]

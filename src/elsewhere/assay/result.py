@@ -300,11 +300,11 @@ class Result:
             fields: of the explainer, if it is given by name.
         """
         made = explainer if isinstance(explainer, Explainer) else make_explainer(explainer, fields)
-        if reason := made.applies(self):
-            raise UserError(f"{type(made).__name__} does not apply: {reason}")
-        finding = made.explain(self)
-        from elsewhere.assay.findings import keep
+        from elsewhere.assay.findings import keep, name_of
 
+        if reason := made.applies(self):
+            raise UserError(f"{name_of(made)} does not apply: {reason}")
+        finding = made.explain(self)
         keep(self, made, finding)
         return finding
 

@@ -167,7 +167,7 @@ def construct(kind: Any, options: Mapping[str, Any], name: str) -> Any:
     for key, value in options.items():
         if key not in known:
             raise UserError(f"{name} has no field {key!r}{did_you_mean(key, known)}")
-        values[key] = _converted(value, hints[key], f"{name}: {key}")
+        values[key] = make_learner(value, {}) if isinstance(value, str) and key in getattr(kind, "inside", ()) else _converted(value, hints[key], f"{name}: {key}")
     if missing := [k for k, f in known.items() if k not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]:
         raise UserError(f"{name} needs {missing[0]}: {name}:{missing[0]}=…")
     return kind(**values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -19,10 +19,14 @@ from elsewhere.task import Source
 class Around(Learner[Any, ClassPrediction]):
     """What they share: what the learner inside accepts and sees."""
 
+    inside: ClassVar[tuple[str, ...]] = ("base",)
+
     base: Any
 
     @property
     def accepts(self) -> type:
+        if not isinstance(self.base, Learner):
+            raise UserError(f"{type(self).__name__} needs a learner as base, not {self.base!r}")
         kind: type = self.base.accepts
         return kind
 
