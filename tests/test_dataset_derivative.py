@@ -833,3 +833,26 @@ def test_a_unit_is_in_one_half_alone():
     first, second = _halves(Examples(np.zeros((100, 2)), np.zeros(100, int), {"unit": units}))
     assert not set(units[first]) & set(units[second])
     assert len(first) + len(second) == 100
+
+
+def test_trees_with_missing_values_are_curated_and_explained(people, tmp_path):
+    import pandas as pd
+
+    import elsewhere as ew
+
+    frame = pd.read_csv(people)
+    frame.loc[::7, "hours"] = np.nan
+    learners = ["boosting:rounds=5", "dropped:base=boosting,by=leave_one_out,fraction=0.1", "reweighted:base=random-forest,steps=1"]
+    result = ew.assay(frame, predict="income", domain="state", source="CA", learners=learners, seeds=1, out=tmp_path / "r")
+    assert set(result.trials().status) == {"done"}
+    assert "squared error" in result.explain("dataset-derivative", learner=result.trials().learner.iloc[0], shares=[0.1], controls=1).sentence
+
+
+def test_estimators_on_vectors_are_curated():
+    from sklearn.linear_model import LogisticRegression
+
+    from elsewhere.explain.curated import Dropped
+    from elsewhere.wrapping import wrap
+
+    fitted = Dropped(wrap(LogisticRegression(max_iter=500)), fraction=0.2).fit(small_shifted().source)
+    assert len(fitted.dropped_) == 44

@@ -13,10 +13,10 @@ import pandas as pd
 
 from elsewhere.assay.analysis import away
 from elsewhere.data import Array, Examples, optional_column
-from elsewhere.encoding import Encoder, as_matrix
-from elsewhere.errors import NotOffered, UserError
+from elsewhere.errors import UserError
 from elsewhere.explain.dataset_derivative import DatasetDerivative
-from elsewhere.learner import as_examples, offers
+from elsewhere.explain.represented import representing
+from elsewhere.learner import as_examples
 from elsewhere.run import Run
 from elsewhere.task import Source
 
@@ -205,7 +205,7 @@ def case_of(result: Result, trial: str, domain: str | None, ridge: float | Liter
         train, source = train.take(rows), replace(source, train=source.train.take(rows))
         said.append(f"A sample of {MOST_TRAINED:,} training examples is looked at.")
     run = Run(seed=planned.seed, progress=False)
-    seen = _features(fitted, task.source, run)
+    seen = representing(fitted, task.source, run)
     parts, what = _parts(train)
     x = seen(source.train)
     derivative = DatasetDerivative(ridge=ridge).fit(x, _labels(train), optional_column(train, "weight"), parts, None if train.classes is None else list(range(len(train.classes))))
@@ -246,22 +246,6 @@ def _domains(result: Result, learner: str, task: Any, asked: str | None) -> list
     means = there.groupby("domain", observed=True, sort=False)["value"].mean()
     names = [str(n) for n in means.sort_values(ascending=result.higher_is_better(result.headline), kind="stable").index]
     return [n for n in names if n in {d.name for d in task.domains}][:MOST_DOMAINS]
-
-
-def _features(fitted: Any, source: Source[Any], run: Run) -> Any:
-    """Return what gives [n, d] of data: what the learner represents, else a table encoded by the source, else the inputs."""
-    if offers(fitted, "represent"):
-        try:
-            fitted.represent(source.train.take(np.arange(2)), run)
-            return lambda data: np.asarray(fitted.represent(data, run), float)
-        except NotOffered:
-            pass
-    plain = as_examples(source.train)
-    assert plain is not None
-    if hasattr(plain.inputs, "iloc"):
-        encoder = Encoder().fit(plain.inputs)
-        return lambda data: encoder.transform(data.inputs)
-    return lambda data: np.asarray(as_matrix(data.inputs))
 
 
 def _parts(train: Examples) -> tuple[Array, str]:

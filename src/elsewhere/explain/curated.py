@@ -10,15 +10,15 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from elsewhere.data import Array, Examples, optional_column
-from elsewhere.encoding import as_matrix
 from elsewhere.errors import UserError, did_you_mean
 from elsewhere.explain.data_values import closeness_weights, knn_shapley, learnt_weights
 from elsewhere.explain.dataset_derivative import OWN, DatasetDerivative
+from elsewhere.explain.represented import representing
 from elsewhere.learner import offers
 from elsewhere.nn.combined import Around
 from elsewhere.run import Run
 from elsewhere.task import Source
-from elsewhere.wrapping import ignoring_weights
+from elsewhere.wrapping import EstimatorLearner, ignoring_weights
 
 VALIDATION = "validation"
 
@@ -74,11 +74,9 @@ class Curated(Around):
 
 
 def _representing(base: Any, source: Source[Any], run: Run) -> Any:
-    """Return what gives the features of data: what the learner represents, fitted on the source as it is; the inputs where it represents nothing."""
-    if not offers(base, "represent"):
-        return lambda data: as_matrix(data.inputs)
-    fitted = run.fitted(base, source)
-    return lambda data: np.asarray(fitted.represent(data, run), float)
+    """Return what gives the features of data: what the learner represents, fitted on the source as it is."""
+    known = not offers(base, "represent") or isinstance(base, EstimatorLearner)  # nothing to be learnt first
+    return representing(base if known else run.fitted(base, source), source, run)
 
 
 def _labels(data: Examples) -> tuple[Array, Array | None]:
