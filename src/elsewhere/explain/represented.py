@@ -17,7 +17,9 @@ from elsewhere.wrapping import EstimatorLearner
 
 
 def representing(fitted: Any, source: Source[Any], run: Run = Run(progress=False)) -> Callable[[Any], Array]:
-    """Return data -> features [n, d]: what a fitted learner represents; for learners over scikit-learn, whose codes may be no features, and where nothing is represented, a table encoded by the source, or the inputs.
+    """Return data -> features [n, d]: what a fitted learner represents.
+
+    Learners over scikit-learn, whose codes may be no features, and those that represent nothing get a table encoded by the source, or the inputs.
 
     Examples:
         >>> from elsewhere.data import Examples
