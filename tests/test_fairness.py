@@ -376,8 +376,10 @@ def test_fairlearns_mitigators_keep_the_contract_and_help(method):
     pytest.importorskip("fairlearn")
     from elsewhere.fairness import FairlearnLearner
 
-    learner = FairlearnLearner(method=method, rounds=20, epochs=30, batch=32, alpha=1.0)
+    learner = FairlearnLearner(method=method, rounds=20, epochs=3, batch=64)
     assert check_learner(learner, small_task()) == []
+    if method == "adversarial":
+        return  # one strength does not fit all data: no promise
     big = Source(crowd(3000))
     data = crowd(2000, 7)
     codes = (groups_of(data) == "m").astype(int)
@@ -387,8 +389,7 @@ def test_fairlearns_mitigators_keep_the_contract_and_help(method):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fair = abs(ddp(learner.fit(big).predict(data).classes(), codes))
-    if method != "adversarial":  # one strength does not fit all data: no promise
-        assert fair < 0.5 * plain
+    assert fair < 0.5 * plain
 
 
 def test_the_threshold_optimizer_decides_as_fairlearn_expects_it():
@@ -604,7 +605,8 @@ def test_a_group_in_prediction_that_the_source_lacks_is_told():
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
     made = ew.named("small-faces", _small_faces)
-    learners = ["prior", "parity-regularised:penalty=0,steps=60,batch=64,learning_rate=0.002", "parity-regularised:penalty=20,steps=60,batch=64,learning_rate=0.002"]
+    options = "steps=60,batch=64,learning_rate=0.002"
+    learners = ["prior", f"parity-regularised:penalty=0,{options}", f"parity-regularised:penalty=20,{options}", f"two-heads:{options}"]
     return ew.assay(made, learners=learners, seeds=1, out=tmp_path_factory.mktemp("r") / "faces")
 
 
@@ -619,9 +621,9 @@ def test_groups_are_in_every_assay(result):
     mine = each[(each.domain == "home") & (each.group == "long")]
     row = result.by_group().query("domain == 'home' and group == 'long'").iloc[0]
     assert row.low <= row.value <= row.high
-    assert row.n == len(mine) / 3
+    assert row.n == len(mine) / 4
     assert {"ddp", "acceptance", "average_precision"} <= set(result.scores().metric)
-    label = table.learner.iloc[-1]
+    label = next(n for n in table.learner if "penalty=20" in n)
     rates = table[(table.learner == label) & (table.domain == "home")].set_index("group").value
     scores = result.scores().query("metric == 'ddp' and domain == 'home' and learner == @label").value.iloc[0]
     assert scores == pytest.approx(rates["long"] - rates["bob"])
@@ -642,6 +644,19 @@ def test_the_explainer_says_who_pays_and_what_two_heads_give(result):
     assert "Not legal advice" in finding.limits
     with pytest.raises(UserError, match="no group column 'sex'"):
         result.explain("two-heads:group=sex")
+
+
+def _crowd_task(seed: int = 0):
+    return small_task(seed)
+
+
+def test_the_explainer_fits_what_the_study_lacks(tmp_path):
+    result = ew.assay(ew.named("crowd", _crowd_task), learners=["logistic-regression"], seeds=1, out=tmp_path / "r")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        finding = result.explain("two-heads", slacks=3)
+    assert "was fitted for this page" in finding.limits
+    assert "loses" in finding.sentence
 
 
 def test_explainers_without_groups_say_so(tmp_path):
