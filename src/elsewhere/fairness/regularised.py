@@ -145,6 +145,8 @@ class GroupNetwork(NetworkLearner):
         return network
 
     def training_loss(self, network: Any, batch: Any) -> Tensor:
+        if self.frozen:
+            network.body.eval()  # its batch statistics stay as they are
         return self.loss(network, batch if self.augment == "none" else batch._replace(inputs=augmented(batch.inputs, self.augment)))
 
     def fit(self, source: Source[Examples], run: Run = Run()) -> Self:
@@ -163,11 +165,10 @@ class GroupNetwork(NetworkLearner):
         self.network_ = seeded(run, lambda: self.network(data))
         self._missed = 0
         seen, group = self._seen(held, run), self.codes(held)
-        stepper = Plateau(self.network_, self.training_loss, adam(self.learning_rate, self.weight_decay), self.scheduler(), self.clip, self.accumulate, self.average)
+        kind = Plateau if self.schedule == "plateau" else Descent
+        stepper = kind(self.network_, self.training_loss, adam(self.learning_rate, self.weight_decay), self.scheduler(), self.clip, self.accumulate, self.average)
         train(
-            stepper
-            if self.schedule == "plateau"
-            else Descent(self.network_, self.training_loss, adam(self.learning_rate, self.weight_decay), self.scheduler(), self.clip, self.accumulate, self.average),
+            stepper,
             self._batches(data, codes, run),
             run,
             steps=self.steps,
@@ -231,14 +232,14 @@ class GroupNetwork(NetworkLearner):
 
         return drawn
 
-    def _evaluated(self, seen: Examples, group: Array, run: Run, stepper: Plateau) -> dict[str, float]:
+    def _evaluated(self, seen: Examples, group: Array, run: Run, stepper: Descent) -> dict[str, float]:
         """Return 1 - average precision of the score, by which the best epoch is kept, and the validation loss, by which a plateau is seen."""
         made = in_batches(self.network_, seen.inputs, run, output="mean")
         outputs = made.reshape(len(made), -1)
         labels = np.asarray(seen.labels)
         batch: Any = GroupBatch(torch.empty(0), torch.as_tensor(labels).long(), None, torch.as_tensor(group))
         loss = float(self.loss(lambda _: torch.from_numpy(outputs), batch))
-        if self.schedule == "plateau":
+        if isinstance(stepper, Plateau):
             stepper.plateau_.step(loss)
         return {"1 - average precision": 1 - average_precision(labels, outputs[:, 0]), "validation loss": loss}
 

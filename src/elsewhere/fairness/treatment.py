@@ -190,7 +190,8 @@ def scores_of(model: Any, reference: TwoHeads, data: Examples, run: Run = Run(pr
         raise UserError("the measures of treatment need a reference of two heads: two groups, criterion parity")
     r = logits_of(model.predict(data.unlabelled(), run))
     u = None if unconstrained is None else logits_of(unconstrained.predict(data.unlabelled(), run))
-    return Scores(made[:, 0], made[:, 1], r, binary_labels(data, "treatment"), reference.codes(data), u)
+    g = made[:, 1] - (0.5 if reference.group_loss == "raw" else 0.0)  # above 0: predicted to be of the second group
+    return Scores(made[:, 0], g, r, binary_labels(data, "treatment"), reference.codes(data), u)
 
 
 def with_own_probe(model: Any, fit: Scores, test: Scores, data: tuple[Examples, Examples], run: Run) -> tuple[Scores, Scores]:

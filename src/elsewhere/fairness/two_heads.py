@@ -101,6 +101,8 @@ class TwoHeads(GroupNetwork):
         labels, codes, made = binary_labels(held, self.name), self.codes(held), self.scores(held, run)
         self.cell_shares_ = [[float(((labels == y) & (codes == k)).mean()) for k in range(len(self.groups_))] for y in (0, 1)]
         self.group_auc_ = self._group_auc(made, codes)
+        told = made[:, 1:] if self.group_loss == "raw" else base_score(made[:, 1:], "probability")
+        self.near_binary_ = float(((np.abs(told) < 0.1) | (np.abs(told - 1) < 0.1)).mean())  # near 1: merging is thresholds by predicted group
         if self.group_auc_ < BLIND:
             warnings.warn(f"the group cannot be told from the inputs (area under the curve {self.group_auc_:.2f}): merging cannot help", UserWarning, stacklevel=2)
         if self.slack is not None:
@@ -123,10 +125,12 @@ class TwoHeads(GroupNetwork):
         """
         space = space or self.space
         g, count = made[:, 1:], len(self.groups_)
+        from scipy.special import softmax
+
+        raw = self.group_loss == "raw"  # that head gives shares, not logits
         if self.criterion == "parity" and count == 2:
-            return base_score(g, space), ["b"]
-        p = np.exp(g - g.max(1, keepdims=True))
-        p /= p.sum(1, keepdims=True)
+            return (g if raw else base_score(g, space)), ["b"]
+        p = g if raw else softmax(g, axis=1)
         if self.criterion == "parity":
             return p[:, 1:] - np.array(self.shares_[1:]), [f"b {name}" for name in self.groups_[1:]]
         joint = p.reshape(len(p), 2, count) / np.maximum(np.array(self.cell_shares_), 1e-9)
