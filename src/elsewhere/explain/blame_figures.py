@@ -40,7 +40,10 @@ def blame_map(table: pd.DataFrame, what: str) -> go.Figure:
         )
     )  # fmt: skip
     figure.update_layout(
-        height=140 + 52 * len(parts), yaxis={"autorange": "reversed", "title": f"{what} in the source", "automargin": True}, xaxis={"side": "top", "automargin": True}, margin={"t": 60, "b": 20}
+        height=140 + 52 * len(parts),
+        yaxis={"autorange": "reversed", "title": f"{what} in the source", "automargin": True, "type": "category"},
+        xaxis={"side": "top", "automargin": True, "type": "category"},
+        margin={"t": 60, "b": 20},
     )
     return figure
 
