@@ -15,7 +15,7 @@ from elsewhere.explain.data_values import closeness_weights, knn_shapley, learnt
 from elsewhere.explain.dataset_derivative import OWN, DatasetDerivative
 from elsewhere.explain.represented import representing
 from elsewhere.learner import offers
-from elsewhere.nn.combined import Around
+from elsewhere.nn.combined import Refitted
 from elsewhere.run import Run
 from elsewhere.task import Source
 from elsewhere.wrapping import EstimatorLearner, ignoring_weights
@@ -23,7 +23,7 @@ from elsewhere.wrapping import EstimatorLearner, ignoring_weights
 VALIDATION = "validation"
 
 
-class Curated(Around):
+class Curated(Refitted):
     """What they share: the learner inside is fitted on the source as it is, its representation feeds a dataset derivative, and it is fitted again on what that advises."""
 
     ridge: float | Literal["loo"]
@@ -37,13 +37,6 @@ class Curated(Around):
     def curated(self, source: Source[Any], run: Run) -> Examples:
         """Return the examples to train on."""
         raise NotImplementedError(f"{type(self).__name__} has no curated")
-
-    def predict(self, data: Any, run: Run = Run()) -> Any:
-        return self.base_.predict(data, run)
-
-    def represent(self, data: Any, run: Run = Run()) -> Array:
-        found: Array = self.base_.represent(data, run)
-        return found
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -255,7 +248,7 @@ class Extended(Curated):
 
 
 @dataclass
-class OnlyFrom(Around):
+class OnlyFrom(Refitted):
     """A learner fitted on one domain of the source alone: what any reweighting of the others for it must be compared with.
 
     Args:
@@ -281,6 +274,3 @@ class OnlyFrom(Around):
         mine = source.train.column("domain").astype(str) == self.domain
         self.base_ = copy.deepcopy(self.base).fit(replace(source, train=source.train.take(mine)), run)
         return self
-
-    def predict(self, data: Any, run: Run = Run()) -> Any:
-        return self.base_.predict(data, run)

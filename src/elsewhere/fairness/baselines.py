@@ -13,7 +13,7 @@ from elsewhere.errors import UserError
 from elsewhere.fairness.frontier import group_thresholds
 from elsewhere.fairness.rates import binary_labels, groups_of
 from elsewhere.fairness.regularised import VALIDATION_SHARE, as_prediction
-from elsewhere.nn.combined import Around
+from elsewhere.nn.combined import Refitted
 from elsewhere.prediction import ClassPrediction
 from elsewhere.run import Run
 from elsewhere.splitting import held_out
@@ -43,11 +43,10 @@ def logits_of(prediction: ClassPrediction) -> Array:
     return np.clip(p[:, 1] - p[:, 0], -25, 25)
 
 
-class GroupAround(Around):
+class GroupAround(Refitted):
     """What learners around one that know the group share."""
 
     group: str
-    base_: Any
 
     def refuses(self, source: Source[Any]) -> str | None:
         try:
@@ -56,13 +55,6 @@ class GroupAround(Around):
         except UserError as error:
             return str(error)
         return super().refuses(source)
-
-    def predict(self, data: Any, run: Run = Run()) -> Any:
-        return self.base_.predict(data, run)
-
-    def represent(self, data: Any, run: Run = Run()) -> Array:
-        found: Array = self.base_.represent(data, run)
-        return found
 
 
 @dataclass

@@ -44,6 +44,19 @@ class Around(Learner[Any, ClassPrediction]):
         return why
 
 
+class Refitted(Around):
+    """One that fits the learner inside on a source it has changed, and then predicts and represents as that does."""
+
+    base_: Any
+
+    def predict(self, data: Any, run: Run = Run()) -> Any:
+        return self.base_.predict(data, run)
+
+    def represent(self, data: Any, run: Run = Run()) -> Array:
+        found: Array = self.base_.represent(data, run)
+        return found
+
+
 @dataclass
 class TemperatureScaled(Around):
     """A learner whose logits are divided by one temperature, the one with the least negative log-likelihood on the source's validation part (Guo et al. 2017).
