@@ -856,3 +856,30 @@ def test_estimators_on_vectors_are_curated():
 
     fitted = Dropped(wrap(LogisticRegression(max_iter=500)), fraction=0.2).fit(small_shifted().source)
     assert len(fitted.dropped_) == 44
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_gradient_of_one(tmp_path):
+    """Rows shared by two processes, sums by torch.distributed: the same numbers."""
+    import subprocess
+    import sys
+
+    x, y, alpha = world(60, zeros=False)
+    whole = DatasetDerivative(ridge="loo").fit(x, y, alpha, classes=[0, 1, 2])
+    np.savez(tmp_path / "data.npz", x=x, y=y, alpha=alpha)
+    script = tmp_path / "share.py"
+    script.write_text(
+        "import sys, numpy as np, torch.distributed as dist\n"
+        "from elsewhere.explain import DatasetDerivative\n"
+        "dist.init_process_group('gloo')\nrank = dist.get_rank()\n"
+        "def add(t):\n    t = t.clone()\n    dist.all_reduce(t)\n    return t\n"
+        "d = np.load(sys.argv[1] + '/data.npz')\npart = slice(rank, None, 2)\n"
+        "made = DatasetDerivative(ridge='loo', reduce=add).fit(d['x'][part], d['y'][part], d['alpha'][part], classes=[0, 1, 2])\n"
+        "np.save(f'{sys.argv[1]}/g{rank}.npy', np.r_[made.ridge_, made.gradient()])\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    for rank in (0, 1):
+        ridge, *g = np.load(tmp_path / f"g{rank}.npy")
+        assert ridge == pytest.approx(whole.ridge_)
+        np.testing.assert_allclose(g, whole.gradient()[rank::2], atol=1e-8)
