@@ -883,3 +883,14 @@ def test_two_processes_give_the_gradient_of_one(tmp_path):
         ridge, *g = np.load(tmp_path / f"g{rank}.npy")
         assert ridge == pytest.approx(whole.ridge_)
         np.testing.assert_allclose(g, whole.gradient()[rank::2], atol=1e-8)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_gpu_gives_the_same_numbers():
+    x, y, alpha = world(60)
+    v, u, _ = world(25, seed=5)
+    place = np.array(["a", "b", "c"])[np.arange(60) % 3]
+    here, there = (DatasetDerivative(ridge="loo", device=device).fit(x, y, alpha, domain=place) for device in ("cpu", "cuda"))
+    for judge in ("leave-one-out", "leave-domain-out", (v, u)):
+        np.testing.assert_allclose(there.gradient(judge), here.gradient(judge), atol=1e-9)
+    np.testing.assert_allclose(there.removal_effect((v, u)), here.removal_effect((v, u)), atol=1e-9)
