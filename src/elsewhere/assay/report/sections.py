@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,15 +10,14 @@ import pandas as pd
 
 from elsewhere.assay import analysis, statistics
 from elsewhere.assay.report import figures
-from elsewhere.errors import UserError
-from elsewhere.explainer import Image
+from elsewhere.assay.report.groups import groups
+from elsewhere.assay.report.parts import Section, figure_of, quiet, section, table_of
 
 if TYPE_CHECKING:
     from elsewhere.assay.result import Result
 
-MOST_ROWS, MOST_LEARNERS, MOST_TRIALS_READ = 200, 50, 60
+MOST_LEARNERS, MOST_TRIALS_READ = 50, 60
 MOST_CORRELATED = 20_000  # trials; above, correlations are asked for from Python
-Section = dict[str, Any]
 
 
 def context(result: Result) -> dict[str, Any]:
@@ -37,7 +34,7 @@ def context(result: Result) -> dict[str, Any]:
             _order,
             _scatter,
             _calibration,
-            _groups,
+            groups,
             _curves,
             _findings,
             _ranking,
@@ -66,78 +63,6 @@ def _title(result: Result) -> str:
     return f"Will it hold elsewhere? {', '.join(map(str, names[:3]))}"
 
 
-def section(title: str, text: str = "", tables: list[Any] | None = None, plots: list[Any] | None = None, limits: str = "") -> Section:
-    return {"title": title, "text": text, "tables": tables or [], "figures": plots or [], "pictures": [], "limits": limits}
-
-
-def table_of(frame: pd.DataFrame, caption: str, digits: int = 3) -> dict[str, Any]:
-    """Return a table as the page wants it; long ones are cut, and say so."""
-    frame = _readable(frame, digits)
-    note = f"The first {MOST_ROWS} of {len(frame):,} rows; all are in the Parquet files of the result." if len(frame) > MOST_ROWS else ""
-    shown = frame.head(MOST_ROWS)
-    rows = [[_cell(v, digits) for v in row] for row in shown.itertuples(index=False)]
-    return {"caption": caption, "columns": [str(c) for c in frame.columns], "rows": rows, "note": note}
-
-
-def _readable(frame: pd.DataFrame, digits: int) -> pd.DataFrame:
-    """Return the frame with each value and its bounds in one column, and without a task column that says one thing only."""
-    out = frame.drop(columns="task") if "task" in frame and frame.task.nunique() == 1 else frame.copy()
-    for name in list(out.columns):
-        bounds = next(([low, high] for low, high in ((f"{name} low", f"{name} high"), (f"{name}_low", f"{name}_high")) if low in out and high in out), None)
-        if bounds is None and name == next((c for c in ("value", "gap", "rho", "change") if c in out), None) and {"low", "high"} <= set(out.columns):
-            bounds = ["low", "high"]
-        if bounds is not None:
-            merged: Any = [_Interval(v, low, high, digits) for v, low, high in zip(out[name], out[bounds[0]], out[bounds[1]], strict=True)]
-            out[name] = merged
-            out = out.drop(columns=bounds)
-    return out
-
-
-class _Interval:
-    """A value with its bounds, shown as one cell and sorted by the value."""
-
-    def __init__(self, value: float, low: float, high: float, digits: int) -> None:
-        self.value = float("nan") if value is None else float(value)
-        bounds = "" if pd.isna(low) or pd.isna(high) else f" [{low:,.{digits}f}, {high:,.{digits}f}]"
-        self.text = "–" if np.isnan(self.value) else f"{self.value:,.{digits}f}{bounds}"
-
-
-def _cell(value: Any, digits: int) -> dict[str, Any]:
-    if isinstance(value, _Interval):
-        return {"text": value.text, "sort": "" if np.isnan(value.value) else repr(value.value), "number": True}
-    if value is None or (isinstance(value, (float, np.floating)) and bool(np.isnan(value))):
-        return {"text": "–", "sort": "", "number": True}
-    if isinstance(value, (bool, np.bool_)):
-        return {"text": "yes" if value else "no", "sort": str(int(value)), "number": False}
-    if isinstance(value, (int, np.integer)):
-        return {"text": f"{value:,}", "sort": str(value), "number": True}
-    if isinstance(value, (float, np.floating)):
-        return {"text": f"{value:,.{digits}f}" if abs(float(value)) < 1e6 else f"{value:.3e}", "sort": repr(float(value)), "number": True}
-    return {"text": str(value), "sort": str(value), "number": False}
-
-
-def figure_of(title: str, figure: Any) -> dict[str, Any]:
-    if isinstance(figure, Image):
-        content = figure.content.encode() if isinstance(figure.content, str) else figure.content
-        kind = "svg+xml" if isinstance(figure.content, str) else "png"
-        return {"title": title, "image": f"data:image/{kind};base64,{base64.b64encode(content).decode()}", "alt": figure.alt, "json": None, "caption": ""}
-    spec = json.loads(figure.to_json())
-    spec["layout"].pop("template", None)
-    return {"title": title, "image": None, "alt": title, "json": spec, "caption": ""}
-
-
-def _quiet(make: Callable[[Result], list[Section]]) -> Callable[[Result], list[Section]]:
-    """A section whose numbers are not there yet is left out, not an error: reports of half-filled folders work."""
-
-    def made(result: Result) -> list[Section]:
-        try:
-            return make(result)
-        except UserError:
-            return []
-
-    return made
-
-
 def _expectations(result: Result) -> list[Section]:
     verdicts = result.verdicts()
     if not verdicts:
@@ -147,7 +72,7 @@ def _expectations(result: Result) -> list[Section]:
     return [section("Expectations", f"{holds} of {len(frame)} hold.", [table_of(frame, "Each expectation, its value and one-sided bounds")])]
 
 
-@_quiet
+@quiet
 def _main_table(result: Result) -> list[Section]:
     metric = result.headline
     names = [metric, *(m for m in result.scores().metric.unique() if m != metric and m not in analysis.NOT_MEASURES)]
@@ -178,7 +103,7 @@ def _wide(result: Result, metric: str) -> dict[str, Any]:
     return {"caption": metric, "columns": [*map(str, table.index.names), *map(str, domains)], "rows": rows, "note": note}
 
 
-@_quiet
+@quiet
 def _heat_map(result: Result) -> list[Section]:
     cells = result.cells()
     many = cells.task.nunique() > 1 and cells[cells.role == "elsewhere"].drop_duplicates(["task", "domain"]).domain.duplicated().any()
@@ -207,7 +132,7 @@ def _pictures(result: Result) -> list[Section]:
     return [{**section("Examples", text), "pictures": sheets}] if sheets else []
 
 
-@_quiet
+@quiet
 def _severity(result: Result) -> list[Section]:
     scores = result.scores()
     if "severity" not in scores or not scores.severity.notna().any():
@@ -225,7 +150,7 @@ def _severity(result: Result) -> list[Section]:
     return [section("By severity", "Each learner under each stress; the dotted line of its colour is where it stands at home.", plots=plots[: figures.MOST_PANELS])]
 
 
-@_quiet
+@quiet
 def _order(result: Result) -> list[Section]:
     scores = result.scores()
     if "order" not in scores or not scores.order.notna().any():
@@ -238,7 +163,7 @@ def _order(result: Result) -> list[Section]:
     return [section("Over time", "From home through each later period.", plots=[figure_of("Over time", figures.over_order(pd.concat([home, cells]), result.headline))])]
 
 
-@_quiet
+@quiet
 def _scatter(result: Result) -> list[Section]:
     metric = result.headline
     points = analysis.points_of_pairs(result.scores(), metric)
@@ -262,7 +187,7 @@ def _scatter(result: Result) -> list[Section]:
     return [section("Home against elsewhere", " ".join(dict.fromkeys([text, *notes])), tables, plots, limits)]
 
 
-@_quiet
+@quiet
 def _calibration(result: Result) -> list[Section]:
     learner = next((n for n in result.ranking().learner if "prior" not in str(n)), None)
     trials = result.trials().query("status == 'done'")
@@ -283,49 +208,7 @@ def _calibration(result: Result) -> list[Section]:
     return [section("Calibration by domain", text, [table_of(table, f"{learner}: mean confidence and share right")], plots)]
 
 
-@_quiet
-def _groups(result: Result) -> list[Section]:
-    from elsewhere.assay.people import FEWEST, who_pays
-
-    main = "accuracy" if "accuracy" in set(result.scores().metric) else "squared_error"
-    if len(result.trials()) > 500 or not len(result.by_group(main)):
-        return []
-    titles = {"accuracy": "Accuracy", "squared_error": "Squared error", "acceptance": "Acceptance (share predicted the second class)", "calibration": "Calibration (accuracy minus confidence)"}
-    tables = [_group_table(result.by_group(metric), f"{title} of each group in each domain", metric == "acceptance") for metric, title in titles.items() if len(result.by_group(metric))]
-    learner = next((str(n) for n in result.ranking().learner if "prior" not in str(n)), "")
-    _, told = who_pays(result, main, learner)
-    text = f"{told} " if told else ""
-    return [section("Groups", f"{text}Cells of fewer than {FEWEST} people are in brackets: they say too little.", tables)]
-
-
-def _group_table(cells: pd.DataFrame, caption: str, signed: bool) -> dict[str, Any]:
-    """Return learner × domain × group with intervals, and the largest difference (signed where acceptance of two groups is compared: the DDP)."""
-    from elsewhere.assay.people import FEWEST
-
-    names = sorted(map(str, cells["group"].unique()))
-    several = cells["task"].nunique() > 1
-    rows = []
-    for key, mine in cells.groupby([*(["task"] if several else []), "learner", "domain"], observed=True, sort=False):
-        told = {str(c["group"]): c for c in mine.to_dict("records")}
-        row = [{"text": str(v), "sort": str(v), "number": False} for v in (key if isinstance(key, tuple) else (key,))]
-        values = []
-        for name in names:
-            if name not in told or np.isnan(told[name]["value"]):
-                row.append({"text": "–", "sort": "", "number": True})
-                continue
-            c = told[name]
-            shown = _Interval(c["value"], c["low"], c["high"], 3).text
-            row.append({"text": f"({shown})" if c["n"] < FEWEST else shown, "sort": repr(float(c["value"])), "number": True})
-            values.append(float(c["value"]))
-        apart = values[1] - values[0] if signed and len(names) == 2 and len(values) == 2 else max(values) - min(values) if len(values) > 1 else float("nan")
-        row.append({"text": "–" if np.isnan(apart) else f"{apart:+.3f}" if signed and len(names) == 2 else f"{apart:.3f}", "sort": "" if np.isnan(apart) else repr(apart), "number": True})
-        rows.append(row)
-    last = "DDP" if signed and len(names) == 2 else "largest difference"
-    note = f"The first {MOST_ROWS} of {len(rows):,} rows; all are in the Parquet files of the result." if len(rows) > MOST_ROWS else ""
-    return {"caption": caption, "columns": [*(["task"] if several else []), "learner", "domain", *names, last], "rows": rows[:MOST_ROWS], "note": note}
-
-
-@_quiet
+@quiet
 def _curves(result: Result) -> list[Section]:
     if len(result.trials()) > 1000 or not len(history := result.history()):
         return []
@@ -342,13 +225,13 @@ def _findings(result: Result) -> list[Section]:
     return sections
 
 
-@_quiet
+@quiet
 def _ranking(result: Result) -> list[Section]:
     text = "Learners that share a rank cannot be told apart (paired differences over the same tasks, domains and seeds; Holm-corrected)."
     return [section("Ranking elsewhere", text, [table_of(result.ranking(), f"By mean {result.headline} elsewhere")])]
 
 
-@_quiet
+@quiet
 def _predictors(result: Result) -> list[Section]:
     table = result.predictors()
     if not len(table):
@@ -357,7 +240,7 @@ def _predictors(result: Result) -> list[Section]:
     return [section("What foretells elsewhere", text, [table_of(table, "Median over pairs, its interval, and range")])]
 
 
-@_quiet
+@quiet
 def _correlations(result: Result) -> list[Section]:
     if len(result.trials()) > MOST_CORRELATED:
         return []
@@ -377,7 +260,7 @@ def _correlations(result: Result) -> list[Section]:
     return [section("What goes with what", text, tables, plots)]
 
 
-@_quiet
+@quiet
 def _measured(result: Result) -> list[Section]:
     if len(result.trials()) > MOST_CORRELATED:
         return []
@@ -387,7 +270,7 @@ def _measured(result: Result) -> list[Section]:
     return [section("How many things are measured", text, [table_of(table, "Loadings")], [figure_of("Factor loadings", figures.loading_map(table))])]
 
 
-@_quiet
+@quiet
 def _helps(result: Result) -> list[Section]:
     names = result.choices()
     if not names or len(result.trials()) > MOST_CORRELATED:
@@ -401,7 +284,7 @@ def _helps(result: Result) -> list[Section]:
     return [section("What helps", text, tables, [figure_of("What helps", figures.gains(found, result.headline))])]
 
 
-@_quiet
+@quiet
 def _choosing(result: Result) -> list[Section]:
     if result.trials().learner.nunique() < 2 or len(result.trials()) > MOST_CORRELATED:
         return []
@@ -410,7 +293,7 @@ def _choosing(result: Result) -> list[Section]:
     return [section("Choosing", text, [table_of(table, "Regret by criterion, mean over pairs of domains")], [figure_of("Regret", figures.regret_bars(table, result.headline))])]
 
 
-@_quiet
+@quiet
 def _many_sides(result: Result) -> list[Section]:
     metric = result.headline
     table = statistics.radar(result.scores(), metric)
