@@ -480,7 +480,7 @@ def test_nothing_warns_on_plain_data():
     x, y, _ = world()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        DatasetDerivative().fit(x, y).to_frame()
+        assert len(DatasetDerivative().fit(x, y).to_frame()) == 40
 
 
 # --- networks linearised ---
@@ -894,3 +894,23 @@ def test_a_gpu_gives_the_same_numbers():
     for judge in ("leave-one-out", "leave-domain-out", (v, u)):
         np.testing.assert_allclose(there.gradient(judge), here.gradient(judge), atol=1e-9)
     np.testing.assert_allclose(there.removal_effect((v, u)), here.removal_effect((v, u)), atol=1e-9)
+
+
+def test_random_removals_are_trained_once_for_all_domains(tmp_path, monkeypatch):
+    import elsewhere as ew
+    from elsewhere.explain.ridge_readout import RidgeReadout
+    from elsewhere.tables.tasks import penguins
+
+    result = ew.assay(penguins, learners=["ridge-readout:ridge=1"], seeds=1, out=tmp_path / "r")
+    fits, plain_ = [], RidgeReadout.fit
+    monkeypatch.setattr(RidgeReadout, "fit", lambda self, *a, **k: fits.append(1) or plain_(self, *a, **k))
+    result.explain("dataset-derivative", shares=[0.1, 0.2], controls=2)
+    assert len(fits) <= 1 + 1 + 2 * 2 + 2 * 2  # the trial's own, all examples, random ones once, the worst of each of two domains
+
+
+def test_one_explainer_does_not_import_the_libraries_of_another():
+    import subprocess
+    import sys
+
+    code = "import sys, elsewhere.explain.drift; assert 'elsewhere.explain.dataset_derivative' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

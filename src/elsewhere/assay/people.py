@@ -21,13 +21,13 @@ _EMPTY = pd.DataFrame(columns=[*KEYS, "value", "low", "high", "n", "seeds"])
 
 def by_group(result: Result, metric: str, confidence: float = 0.95) -> pd.DataFrame:
     """Return value, interval and people of a per-example metric for each learner × domain × group; empty where there are no groups."""
-    rows = _rows(result, metric)
+    rows = _kept_rows(result, metric)
     return _EMPTY if not len(rows) else analysis.cells(rows, KEYS, confidence, metric)
 
 
 def who_pays(result: Result, metric: str, learner: str) -> tuple[pd.DataFrame, str]:
     """Return what each group loses from home to each domain, and a sentence: the group that loses most, with its interval, and whether that is beyond noise."""
-    rows = _rows(result, metric)
+    rows = _kept_rows(result, metric)
     sign = 1.0 if not len(rows) or result.higher_is_better(metric) else -1.0
     rows = rows[rows.learner == learner] if len(rows) else rows
     if not len(rows):
@@ -55,6 +55,10 @@ def _sentence(table: pd.DataFrame, metric: str, learner: str) -> str:
     apart, half = worst["value"] - least["value"], np.hypot(worst["high"] - worst["value"], least["high"] - least["value"])
     verdict = "the gap between them is beyond noise" if apart > half else "the gap between them is within noise"
     return f"{told}; {least['group']} loses {least['value']:.3f} there, and {verdict} ({apart:.3f} ± {half:.3f})."
+
+
+def _kept_rows(result: Result, metric: str) -> pd.DataFrame:
+    return result._once(("group rows", metric), lambda: _rows(result, metric))
 
 
 def _rows(result: Result, metric: str) -> pd.DataFrame:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ import pandas as pd
 from elsewhere.assay.analysis import away
 from elsewhere.data import Array, Examples, optional_column
 from elsewhere.errors import UserError
-from elsewhere.explain.dataset_derivative import DatasetDerivative
+from elsewhere.explain.dataset_derivative import DatasetDerivative, LeaveOneOut
 from elsewhere.explain.represented import representing
 from elsewhere.learner import as_examples
 from elsewhere.run import Run
@@ -46,6 +47,12 @@ class Case:
     metric: str
     run: Run
     said: str = ""
+    trained: dict[bytes, Any] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def left_out(self) -> LeaveOneOut:
+        """What the others say of each example, whatever the domain that judges."""
+        return self.derivative.leave_one_out()
 
     def blame(self) -> pd.DataFrame:
         """Return part × domain: what scaling the part down or leaving it out would do, exactly, as shares of the domain's squared error."""
@@ -63,7 +70,7 @@ class Case:
 
     def doubtful(self) -> Array:
         """Return which examples are labelled otherwise than the others predict for them [n]; for numbers, the twentieth with the largest residual."""
-        loo = self.derivative.leave_one_out()
+        loo = self.left_out
         if self.train.classes is None:
             size = np.abs(loo.residuals).sum(1)
             return np.asarray(size >= np.nanquantile(size, 0.95))
@@ -84,7 +91,7 @@ class Case:
         frame = pd.DataFrame({"example": rows, "derivative": g[rows] / self.whole[name], "label": [self.label(int(k)) for k in rows]})
         if (ids := optional_column(self.train, "id")) is not None:
             frame["example"] = [str(v) for v in ids[rows].tolist()]
-        loo = self.derivative.leave_one_out().predictions[rows]
+        loo = self.left_out.predictions[rows]
         if self.train.classes is not None:
             best = self.derivative.relabel(self.judges[name]).sort_values("row").iloc[rows]
             names = np.asarray(self.train.classes, dtype=object)
@@ -107,9 +114,9 @@ class Case:
             count = round(share * len(g))
             told = {"removed": share, "examples": count, "ridge": self._by_ridge(name, order[:count])}
             if rerun:
-                told["trained again"] = self._trained(name, order[:count])
+                told["trained again"] = self._trained(name, order[:count], shared=not count)
                 draws = [rng.permutation(len(g))[:count] for _ in range(controls if count else 0)]
-                random = [self._trained(name, drawn) for drawn in draws]
+                random = [self._trained(name, drawn, shared=True) for drawn in draws]
                 told |= {"at random": float(np.mean(random)) if random else told["trained again"]}
                 told |= {"at random low": min(random, default=told["trained again"]), "at random high": max(random, default=told["trained again"])}
             rows.append(told)
@@ -124,13 +131,22 @@ class Case:
         labels = np.asarray(data.labels)
         return float((made.argmax(1) == labels).mean()) if data.classes is not None else float(np.sqrt(np.square(made.reshape(len(labels), -1) - labels.reshape(len(labels), -1)).sum(1).mean()))
 
-    def _trained(self, name: str, rows: Array) -> float:
+    def _trained(self, name: str, rows: Array, shared: bool) -> float:
+        data = self.held[name][1]
+        prediction = self._without(rows, shared).predict(data.unlabelled(), self.run)
+        return float((prediction.classes() == data.labels).mean()) if data.classes is not None else self._score(prediction.mean, data)
+
+    def _without(self, rows: Array, shared: bool) -> Any:
+        """Return the learner trained again without these examples. ``shared`` ones, the random removals, are the same for every domain that judges: trained once and kept."""
+        key = np.sort(rows).tobytes()
+        if key in self.trained:
+            return self.trained[key]
         kept = np.ones(len(self.train), bool)
         kept[rows] = False
         fitted = copy.deepcopy(self.unfitted).fit(replace(self.source, train=self.source.train.take(kept)), self.run)
-        prediction = fitted.predict(self.held[name][1].unlabelled(), self.run)
-        data = self.held[name][1]
-        return float((prediction.classes() == data.labels).mean()) if data.classes is not None else self._score(prediction.mean, data)
+        if shared:
+            self.trained[key] = fitted
+        return fitted
 
     def what_labels_buy(self, name: str) -> tuple[pd.DataFrame, pd.DataFrame | None]:
         """Return what the labels of this domain's half buy, by ridge regression judged on the other half: as a judge, alone, and as a core that the source extends."""

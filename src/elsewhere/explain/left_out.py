@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,9 +31,9 @@ class _Part:
     coefficients: Tensor
 
 
-def _parts(solution: Solution, domain: Array) -> list[tuple[str, _Part]]:
+def _parts(solution: Solution, domain: Array) -> Iterator[tuple[str, _Part]]:
+    """Yield each domain with what is fitted without it, one at a time: of a thousand units not all inverses fit in memory."""
     assert solution.moments is not None
-    found = []
     for name in np.unique(domain):
         rows = np.flatnonzero(domain == name)
         z, alpha = solution.rows.at(rows), solution.weight[torch.as_tensor(rows)]
@@ -43,8 +44,7 @@ def _parts(solution: Solution, domain: Array) -> list[tuple[str, _Part]]:
             inverse = solution.inverse + solution.inverse @ scaled.T @ inner
         else:
             inverse, _ = inverted(solution.moments.gram + solution.penalty - scaled.T @ z, solution.ridge)
-        found.append((str(name), _Part(rows, z, y, alpha, inverse, inverse @ (solution.moments.cross - scaled.T @ y))))
-    return found
+        yield str(name), _Part(rows, z, y, alpha, inverse, inverse @ (solution.moments.cross - scaled.T @ y))
 
 
 def leave_domain_out(solution: Solution, domain: Array) -> Array:
@@ -63,8 +63,7 @@ def leave_domain_out_gradient(solution: Solution, domain: Array, loss: Loss = "s
     """
     _warn_of_lost_classes(solution, domain)
     found = np.zeros(len(solution))
-    parts = _parts(solution, domain)
-    for _, part in parts:
+    for _, part in _parts(solution, domain):
         g = slopes(loss, part.z @ part.coefficients, part.y)
         if outer is not None:
             g = g * outer[torch.as_tensor(part.rows), None].to(g)
@@ -85,19 +84,22 @@ def blame(solution: Solution, domain: Array, judges: Mapping[str, tuple[Tensor, 
     Args:
         judges: features and wanted outputs by name.
     """
-    rng, rows = np.random.default_rng(seed), []
-    parts = _parts(solution, domain)
-    pulls = {name: solution.inverse @ (p.z.T @ (p.alpha[:, None] * (p.y - p.z @ solution.coefficients))) for name, p in parts}
+    rng = np.random.default_rng(seed)
+    rows: list[dict[str, Any]] = []
+    told = {}
     for judge, (v, wanted) in judges.items():
         predicted = v @ solution.coefficients
-        whole, g = float(judged(loss, predicted, wanted)), slopes(loss, predicted, wanted)
         drawn = rng.multinomial(len(v), np.full(len(v), 1 / len(v)), size=RESAMPLES)
-        for name, part in parts:
-            each = ((v @ pulls[name]) * g).sum(1).cpu().numpy()
+        told[judge] = (v, wanted, float(judged(loss, predicted, wanted)), slopes(loss, predicted, wanted), drawn)
+    for name, part in _parts(solution, domain):
+        pull = solution.inverse @ (part.z.T @ (part.alpha[:, None] * (part.y - part.z @ solution.coefficients)))
+        for judge, (v, wanted, whole, g, drawn) in told.items():
+            each = ((v @ pull) * g).sum(1).cpu().numpy()
             low, high = np.quantile(drawn @ each, [(1 - interval) / 2, (1 + interval) / 2])
             removed = float(judged(loss, v @ part.coefficients, wanted)) - whole
-            told = {"domain": name, "judge": judge, "examples": len(part.rows), "blame": float(each.sum()), "blame low": float(low), "blame high": float(high)}
-            rows.append({**told, "share": float(each.sum()) / whole if whole else float("nan"), "removal": removed, "removal share": removed / whole if whole else float("nan")})
+            blamed = float(each.sum())
+            row = {"domain": name, "judge": judge, "examples": len(part.rows), "blame": blamed, "blame low": float(low), "blame high": float(high)}
+            rows.append({**row, "share": blamed / whole if whole else float("nan"), "removal": removed, "removal share": removed / whole if whole else float("nan")})
     return pd.DataFrame(rows)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from elsewhere.data import Array, Examples
-from elsewhere.errors import UserError
+from elsewhere.errors import Undefined, UserError
 from elsewhere.fairness.frontier import group_thresholds
 from elsewhere.fairness.rates import binary_labels, groups_of
 from elsewhere.fairness.regularised import VALIDATION_SHARE, as_prediction
@@ -38,7 +38,7 @@ def logits_of(prediction: ClassPrediction) -> Array:
     """
     try:
         p = prediction.log_probabilities()
-    except Exception as error:
+    except Undefined as error:
         raise UserError("this needs scores, and the learner gives classes alone") from error
     return np.clip(p[:, 1] - p[:, 0], -25, 25)
 

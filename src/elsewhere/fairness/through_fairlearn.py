@@ -19,7 +19,6 @@ from elsewhere.run import Run
 from elsewhere.task import Source
 
 METHODS = ("threshold-optimizer", "exponentiated-gradient", "grid-search", "adversarial", "correlation-remover")
-SEEING = ("threshold-optimizer", "correlation-remover")  # these need the group when predicting
 NAMES = {"parity": "demographic_parity", "opportunity": "true_positive_rate_parity", "odds": "equalized_odds"}
 
 

@@ -160,22 +160,24 @@ class TwoHeads(GroupNetwork):
         table = frontier(base_score(made[:, 0], self.space), t, binary_labels(validation, self.name), self.codes(validation), slacks, self.criterion, WIDTH[self.space], names)
         if self.space == "probability" and names == ["b"] and "b" in table:
             table["calibration"] = table["c"] + 0.5 + table["b"] * self.shares_[1]
-        if test is None:
-            return table
-        there = self.scores(test, run)
-        f, t = base_score(there[:, 0], self.space), self.directions(there)[0].reshape(len(there), -1)
-        labels, codes = binary_labels(test, self.name), self.codes(test)
+        return table if test is None else pd.concat([table, self.along(table, test, run)], axis=1)
+
+    def along(self, table: pd.DataFrame, data: Examples, run: Run = Run()) -> pd.DataFrame:
+        """Return what the merges of a frontier are on other examples, row by row: test accuracy, disparity, ddp and its sampling error."""
+        made = self.scores(data, run)
+        t, names = self.directions(made)
+        f, t = base_score(made[:, 0], self.space), t.reshape(len(made), -1)
+        labels, codes = binary_labels(data, self.name), self.codes(data)
         sets = cells(labels, codes, self.criterion)
         rows: list[dict[str, float]] = []
-        for _, row in table.iterrows():
-            if (row.get("reason", "") and "c" not in row) or pd.isna(row.get("c")):
-                rows.append({})
+        for row in table.to_dict("records"):
+            if pd.isna(row.get("c")):
+                rows.append({})  # a slack that no merge reaches
                 continue
-            accepted = f + t @ row[names].to_numpy(float) + row["c"] > 0
-            rows.append(
-                {"test accuracy": float((accepted == labels).mean()), "test disparity": disparity(accepted, sets), "test ddp": ddp(accepted, codes), "test ddp error": sampling_error(accepted, codes)}
-            )
-        return pd.concat([table, pd.DataFrame(rows)], axis=1)
+            accepted = f + t @ np.array([row[n] for n in names], float) + row["c"] > 0
+            told = {"test accuracy": float((accepted == labels).mean()), "test disparity": disparity(accepted, sets)}
+            rows.append({**told, "test ddp": ddp(accepted, codes), "test ddp error": sampling_error(accepted, codes)})
+        return pd.DataFrame(rows, index=table.index)
 
     def merged(self, slack: float, validation: Examples, run: Run = Run()) -> Merged:
         """Return a learner of one head: the outputs' weights added up, w_f + b w_g, in the space of logits. The original architecture; no group needed to predict."""

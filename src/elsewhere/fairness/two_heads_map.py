@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from elsewhere.assay.people import FEWEST, by_group, who_pays
-from elsewhere.data import Examples
+from elsewhere.data import Examples, optional_column
 from elsewhere.errors import UserError, did_you_mean
 from elsewhere.explainer import Explainer, Figure, Finding
 from elsewhere.fairness import figures
@@ -70,8 +70,8 @@ class TwoHeadsMap(Explainer):
             raise UserError(f"two-heads compares two groups, and {self.group!r} has {len(names)}: {', '.join(names[:6])}")
         binary_labels(home, "two-heads")
         models, reference, unconstrained, said = self._models(result, first, task)
-        tables, drawn = self._people(result), dict[str, Figure]()
-        told = [who_pays(result, "accuracy", n)[1] for n in list(models)[:1] if self.group == "group" or len(tables)]
+        tables, drawn = self._people(result, home), dict[str, Figure]()
+        told = [who_pays(result, "accuracy", n)[1] for n in list(models)[:1] if tables]
         validation, judged = _halves(task, home)
         curve = self._frontiers(task, models, reference, validation, judged, tables, drawn)
         told += self._audit(models, reference, unconstrained, validation, judged, names, tables, drawn)
@@ -113,9 +113,10 @@ class TwoHeadsMap(Explainer):
             said.append("The unconstrained network was fitted for this page.")
         return fitted, reference, unconstrained, said
 
-    def _people(self, result: Result) -> dict[str, pd.DataFrame]:
+    def _people(self, result: Result, home: Examples) -> dict[str, pd.DataFrame]:
         """Return group × domain tables of the kept values; none where another column than the task's group is asked for."""
-        if "group" not in result.examples(result.trials().trial.head(1)):
+        kept = optional_column(home, "group")
+        if kept is None or (groups_of(home, self.group) != kept.astype(str)).any():
             return {}
         tables = {}
         for metric, words in (("accuracy", "Accuracy"), ("acceptance", "Acceptance"), ("calibration", "Calibration (accuracy minus confidence)")):
@@ -126,7 +127,12 @@ class TwoHeadsMap(Explainer):
 
     def _frontiers(self, task: Task[Any], models: dict[str, Any], reference: TwoHeads, validation: Examples, judged: Examples, tables: dict[str, Any], drawn: dict[str, Figure]) -> pd.DataFrame:
         """Measure every learner at home and elsewhere and draw each place's frontier; return the frontier at home."""
-        run, rows, first = Run(progress=False), [], pd.DataFrame()
+        run, rows = Run(progress=False), []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            chosen = reference.frontier(validation, self.slacks, run=run)
+        first = pd.concat([chosen, reference.along(chosen, judged, run)], axis=1)
+        tables["The frontier: most accurate merge at each slack, chosen on the validation part"] = first
         places = {"home": judged, **{d.name: _asked(d.load(), self.group) for d in [d for d in task.domains if d.role != "home"][:MOST_DOMAINS]}}
         for place, data in places.items():
             codes, labels = reference.codes(data), binary_labels(data, "two-heads")
@@ -144,12 +150,7 @@ class TwoHeadsMap(Explainer):
                         "p_ratio": p_ratio(accepted, codes),
                     }
                 )
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)
-                table = reference.frontier(validation, self.slacks, data, run)
-            if place == "home":
-                first = table
-                tables["The frontier: most accurate merge at each slack, chosen on the validation part"] = table
+            table = first if place == "home" else pd.concat([chosen, reference.along(chosen, data, run)], axis=1)
             known = table.dropna(subset=["c"]) if "c" in table else table.iloc[:0]
             curve = known.rename(columns={"ddp": "chosen ddp", "accuracy": "chosen accuracy"}).rename(columns={"test ddp": "ddp", "test accuracy": "accuracy"})
             marks = [{"what": "labels", "ddp": ddp(labels, codes), "accuracy": np.nan}, {"what": "constant", "ddp": 0.0, "accuracy": max(labels.mean(), 1 - labels.mean())}]
