@@ -11,7 +11,7 @@ import numpy as np
 from elsewhere.data import Array, Examples
 from elsewhere.errors import Undefined, UserError
 from elsewhere.fairness.frontier import group_thresholds
-from elsewhere.fairness.rates import binary_labels, groups_of
+from elsewhere.fairness.rates import binary_labels, codes_of, groups_of
 from elsewhere.fairness.regularised import VALIDATION_SHARE, as_prediction
 from elsewhere.nn.combined import Refitted
 from elsewhere.prediction import ClassPrediction
@@ -108,10 +108,7 @@ class GroupThresholds(GroupAround):
         return self._true(data)
 
     def _true(self, data: Any) -> Array:
-        told = groups_of(data, self.group)
-        if unknown := set(told.tolist()) - set(self.groups_):
-            raise UserError(f"group {sorted(unknown)[0]!r} is not in the source, which has {', '.join(self.groups_)}")
-        return np.searchsorted(np.array(self.groups_), told)
+        return codes_of(groups_of(data, self.group), self.groups_)
 
 
 @dataclass

@@ -48,6 +48,18 @@ def groups_of(data: Examples, group: Any = "group", missing: Literal["error", "o
     return told
 
 
+def codes_of(told: Array, known: Sequence[str]) -> Array:
+    """Return the places [n] of groups among the sorted names that were fitted.
+
+    Examples:
+        >>> codes_of(np.array(["m", "f"]), ["f", "m"]).tolist()
+        [1, 0]
+    """
+    if unknown := set(told.tolist()) - set(known):
+        raise UserError(f"group {sorted(unknown)[0]!r} is not in the source, which has {', '.join(known)}")
+    return np.searchsorted(np.array(known), told)
+
+
 def _column(data: Examples, name: str) -> Array:
     values = optional_column(data, name)
     if values is None and hasattr(data.inputs, "iloc") and name in data.inputs:

@@ -15,7 +15,7 @@ from torch.nn import functional
 from elsewhere.batching import batches, in_batches, taker
 from elsewhere.data import Array, Examples, optional_column
 from elsewhere.errors import UserError
-from elsewhere.fairness.rates import CRITERIA, Criterion, binary_labels, groups_of
+from elsewhere.fairness.rates import CRITERIA, Criterion, binary_labels, codes_of, groups_of
 from elsewhere.nn.augmentation import Augment, augmented
 from elsewhere.nn.building import build
 from elsewhere.nn.learners import NetworkLearner, first_of, seeded
@@ -189,10 +189,7 @@ class GroupNetwork(NetworkLearner):
 
     def codes(self, data: Examples) -> Array:
         """Return group codes [n] in the order of the source's sorted names."""
-        told = self._told(data)
-        if unknown := set(told.tolist()) - set(self.groups_):
-            raise UserError(f"group {sorted(unknown)[0]!r} is not in the source, which has {', '.join(self.groups_)}")
-        return np.searchsorted(np.array(self.groups_), told)
+        return codes_of(self._told(data), self.groups_)
 
     def _told(self, data: Examples) -> Array:
         """Return the groups [n]; one for all where they are not known and not needed."""

@@ -11,7 +11,7 @@ import numpy as np
 from elsewhere.data import Array, Examples
 from elsewhere.encoding import Encoder, as_matrix
 from elsewhere.errors import UserError, did_you_mean
-from elsewhere.fairness.rates import CRITERIA, Criterion, binary_labels, groups_of
+from elsewhere.fairness.rates import CRITERIA, Criterion, binary_labels, codes_of, groups_of
 from elsewhere.fairness.regularised import as_prediction
 from elsewhere.learner import Learner
 from elsewhere.prediction import ClassPrediction
@@ -220,7 +220,4 @@ class FairlearnLearner(Learner[Examples, ClassPrediction]):
         self._keep([estimator], [1.0])
 
     def _coded(self, data: Examples) -> Array:
-        told = groups_of(data, self.group)
-        if unknown := set(told.tolist()) - set(self.group_names_):
-            raise UserError(f"group {sorted(unknown)[0]!r} is not in the source, which has {', '.join(self.group_names_)}")
-        return np.asarray(np.eye(len(self.group_names_))[np.searchsorted(np.array(self.group_names_), told)][:, 1:] - self.center_)
+        return np.asarray(np.eye(len(self.group_names_))[codes_of(groups_of(data, self.group), self.group_names_)][:, 1:] - self.center_)
