@@ -34,8 +34,8 @@ def per_second(count: int, function: Callable[[], object]) -> float:
 def worlds(told: Told) -> None:
     """Sprites and rooms drawn, against a plain NumPy version over full frames; pairs against one at a time."""
     sys.path.insert(0, str(HERE.parent / "tests"))
+    from elsewhere.factors.grid import split
     from elsewhere.images import rooms, sprites
-    from elsewhere.images.factors import split
     from elsewhere.images.worlds import SHAPES3D
     from elsewhere.images.worlds import sprites as sprites_world
     from elsewhere.nn.pairs import Pairs

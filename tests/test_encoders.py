@@ -15,7 +15,7 @@ from elsewhere.assay.study import make_learner, parse_learner
 from elsewhere.checks import check_learner
 from elsewhere.data import Examples
 from elsewhere.errors import NotOffered, UserError
-from elsewhere.images import factor_tasks
+from elsewhere.factors.task import factor_task
 from elsewhere.images.disentanglement import AdaGvae, BetaVae, Pcl, SlowVae
 from elsewhere.images.worlds import sprites
 from elsewhere.metrics import classification_metrics
@@ -224,7 +224,7 @@ def test_an_example_without_partner_is_its_own_and_many_are_an_error() -> None:
 
 @pytest.mark.parametrize("kind", [BetaVae, AdaGvae, SlowVae, Pcl])
 def test_encoders_pass_the_check_of_learners(kind: type) -> None:
-    task = factor_tasks.factor_task(sprites(orientations=1), "random", 0)
+    task = factor_task(sprites(orientations=1), "random", 0)
     assert check_learner(kind(head=head(), **QUICK), task) == []
 
 
@@ -319,7 +319,7 @@ def test_every_learner_reads_factors_in_one_smoke_trial(tmp_path: Path) -> None:
     tuned = [make_learner("fine-tune", {"backbone": name, "steps": 1, "batch": 4}) for name in BACKBONES]
     frozen = make_learner("linear-probe", {"backbone": "random-conv", "steps": 2})
     named = [ew.named(f"{k} {type(m).__name__}", m) for k, m in enumerate([*plain, *tuned, frozen])]
-    whole = factor_tasks.factor_task(sprites(orientations=1), "random", 0)
+    whole = factor_task(sprites(orientations=1), "random", 0)
     small = Task(whole.source, [Domain(d.name, d.load().take(np.arange(40)), d.role) for d in whole.domains], whole.metrics)
     result = ew.assay(ew.named("few", small), learners=named, seeds=1, out=tmp_path / "r")
     assert result.trials().status.tolist() == ["done"] * len(named), set(result.trials().reason)
@@ -328,7 +328,7 @@ def test_every_learner_reads_factors_in_one_smoke_trial(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["cnn:augment=augmix", "coordconv", "coordinate-mlp", "rotation-equivariant", "spatial-transformer", "fine-tune:backbone=small-cnn,augment=randaugment"])
 def test_learners_of_pictures_pass_the_check(name: str) -> None:
     learner = parse_learner(f"{name}{',' if ':' in name else ':'}steps=2,batch=8").learner
-    assert check_learner(learner, factor_tasks.factor_task(sprites(16, orientations=1), "random", 0, train_images=60)) == []
+    assert check_learner(learner, factor_task(sprites(16, orientations=1), "random", 0, train_images=60)) == []
     rng = np.random.default_rng(0)
     data = Examples(rng.integers(0, 256, (40, 3, 16, 16), dtype=np.uint8), np.arange(40) % 2, {}, ("a", "b"))
     task = Task(ew.Source(data), [Domain("home", data, "home")], classification_metrics())

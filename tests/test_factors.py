@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 import elsewhere as ew
 from elsewhere.data import Examples
 from elsewhere.errors import UserError
+from elsewhere.factors.grid import SPLITS, Factors, Split, held_out_values, split
+from elsewhere.factors.metrics import grid_r2, pull_to_known
+from elsewhere.factors.task import factor_task
+from elsewhere.factors.world import World
 from elsewhere.images import factor_tasks, pictures, rooms, sprites, worlds
 from elsewhere.images.factor_map import FactorMap, error_grid, outline
-from elsewhere.images.factors import SPLITS, Factors, Split, held_out_values, split
 from elsewhere.images.learners import Cnn
-from elsewhere.images.metrics import grid_r2, pull_to_known
-from elsewhere.images.worlds import CELEBGLOW, DSPRITES, MPI3D, SHAPES3D, World
+from elsewhere.images.worlds import CELEBGLOW, DSPRITES, MPI3D, SHAPES3D
 from elsewhere.task import TaskFunction, standard_error
 
 MINI = Factors(("shape", "scale", "orientation", "x", "y"), (3, 6, 10, 16, 16), ("shape",))
@@ -225,7 +227,7 @@ def test_lazy_pictures_are_what_is_drawn(monkeypatch: pytest.MonkeyPatch) -> Non
     world = worlds.sprites()
     rows = np.array([5, 40_000, 17])
     eager = world.images(rows)
-    monkeypatch.setattr(pictures, "IN_MEMORY", 0)
+    monkeypatch.setattr("elsewhere.pictures.IN_MEMORY", 0)
     lazy = world.images(rows)
     assert isinstance(lazy, pictures.Lazy)
     assert (np.asarray(lazy) == eager).all()
@@ -441,7 +443,7 @@ def test_the_outline_runs_around_what_is_known() -> None:
 
 def test_the_factor_map_finds_planted_failures(tmp_path: Path) -> None:
     world = toy_world()
-    task = TaskFunction("toy", lambda seed=0, split="extrapolation": factor_tasks.factor_task(world, split, seed), {"split": ["random", "extrapolation"]}, here=True)
+    task = TaskFunction("toy", lambda seed=0, split="extrapolation": factor_task(world, split, seed), {"split": ["random", "extrapolation"]}, here=True)
     result = ew.assay(task, learners=[ew.named("clamped", Clamped())], seeds=2, out=tmp_path / "r")
     finding = result.explain("factors")
     assert "Under extrapolation" in finding.sentence
@@ -484,7 +486,7 @@ class Broken(Clamped):
 
 
 def test_predictions_that_are_no_numbers_fail_their_trial_and_the_study_goes_on(tmp_path: Path) -> None:
-    task = ew.named("toy", factor_tasks.factor_task(toy_world(), "random", 0))
+    task = ew.named("toy", factor_task(toy_world(), "random", 0))
     learners = [ew.named("broken", Broken()), ew.named("fine", Clamped())]
     trials = ew.assay(task, learners=learners, seeds=1, out=tmp_path / "r").trials().set_index("learner")
     assert trials.status.to_dict() == {"broken": "failed", "fine": "done"}
@@ -493,7 +495,7 @@ def test_predictions_that_are_no_numbers_fail_their_trial_and_the_study_goes_on(
 
 
 def test_predictions_of_the_wrong_shape_say_both_shapes(tmp_path: Path) -> None:
-    from elsewhere.images.metrics import factor_metrics
+    from elsewhere.factors.metrics import factor_metrics
 
     world = toy_world()
     data, made = world.examples(np.arange(20)), split(world.factors, "random", 0.25)

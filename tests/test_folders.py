@@ -195,7 +195,7 @@ def test_large_sets_are_decoded_once_and_memory_mapped(folder: Path, tmp_path: P
     first = pictures.decoded(paths, 16)
     monkeypatch.setattr(pictures, "_decode", lambda *a: pytest.fail("decoded twice"))
     assert (pictures.decoded(paths, 16) == first).all()
-    monkeypatch.setattr(pictures, "IN_MEMORY", 0)
+    monkeypatch.setattr("elsewhere.pictures.IN_MEMORY", 0)
     lazy = pictures.decoded(paths, 16)
     assert isinstance(lazy, pictures.Lazy)
     assert (np.asarray(lazy[np.array([3, 0])]) == first[[3, 0]]).all()

@@ -14,7 +14,7 @@ from torch import Tensor
 from elsewhere.batching import in_batches, order, taker
 from elsewhere.data import Array, Examples
 from elsewhere.errors import NotOffered, UserError
-from elsewhere.images.worlds import FactorImages
+from elsewhere.factors.world import FactorImages
 from elsewhere.learner import Learner, Probe
 from elsewhere.nn import variational as v
 from elsewhere.nn.building import build

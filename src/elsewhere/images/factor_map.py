@@ -13,7 +13,7 @@ from elsewhere.assay.report.figures import PALETTE
 from elsewhere.data import Array
 from elsewhere.errors import UserError, did_you_mean
 from elsewhere.explainer import Explainer, Figure, Finding, plain
-from elsewhere.images.worlds import FactorImages
+from elsewhere.factors.world import FactorImages
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

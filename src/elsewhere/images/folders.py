@@ -276,8 +276,8 @@ def _whole(text: str) -> int:
 
 
 def _factor_reader(path: str, factors: str, side: int, split: Sequence[str], kept: Sequence[str], categorical: Sequence[str]) -> TaskFunction:
+    from elsewhere.factors.grid import SPLITS
     from elsewhere.images import factor_tasks
-    from elsewhere.images.factors import SPLITS
 
     kinds = listed(split, ()) or list(SPLITS)
     for kind in kinds:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,57 +14,13 @@ import numpy as np
 from elsewhere.data import Array
 from elsewhere.errors import UserError, one_line
 from elsewhere.identity import digest
+from elsewhere.pictures import Lazy, in_memory
 from elsewhere.places import cache
 from elsewhere.run import locked, write_whole
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 KEPT_FROM = 64 << 20  # bytes from which decoded pictures are kept on disk
-IN_MEMORY = 1 << 30  # bytes of pictures that are held at once
-BLOCK = 1024
 CROP = 0.875  # the share of a resized picture that a centre crop keeps (spec 01, 2.2)
-
-
-class Lazy:
-    """Pictures read when they are asked for: a lazy [n, channels, height, width] of bytes.
-
-    Args:
-        read: rows -> uint8 [n, channels, height, width].
-        shape: [channels, height, width] of one.
-        rows: which pictures these are.
-        key: what they are of; two readers of one key and the same rows hold the same pictures.
-
-    Examples:
-        >>> lazy = Lazy(lambda rows: rows.astype(np.uint8).reshape(-1, 1, 1, 1), (1, 1, 1), np.arange(5), "numbers")
-        >>> np.asarray(lazy[np.array([4, 2])]).ravel().tolist(), lazy.shape
-        ([4, 2], (5, 1, 1, 1))
-    """
-
-    def __init__(self, read: Callable[[Array], Array], shape: Sequence[int], rows: Array, key: str) -> None:
-        self.read, self.rows, self.key = read, np.asarray(rows), key
-        self.shape, self.dtype, self.ndim = (len(self.rows), *shape), np.dtype(np.uint8), 4
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, at: Any) -> Any:
-        if isinstance(at, (int, np.integer)):
-            return self.read(np.atleast_1d(self.rows[at]))[0]
-        return Lazy(self.read, self.shape[1:], self.rows[at], self.key)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        out = np.empty(self.shape, np.uint8)
-        for start in range(0, len(self), BLOCK):
-            out[start : start + BLOCK] = self.read(self.rows[start : start + BLOCK])
-        return out if dtype is None else out.astype(dtype)
-
-    def content_key(self) -> str:
-        """Say what these are, so that nothing has to be read to tell them apart."""
-        return digest([self.key, list(self.shape), digest(self.rows.tolist())])
-
-
-def in_memory(lazy: Lazy) -> Any:
-    """Return pictures as an array where they are few, else as they are."""
-    return np.asarray(lazy) if math.prod(lazy.shape) <= IN_MEMORY else lazy
 
 
 def picture_files(path: str | os.PathLike[str]) -> tuple[list[str], list[Path]]:

@@ -17,8 +17,9 @@ from elsewhere.errors import UserError, did_you_mean, one_line
 from elsewhere.images.attacks import adversarial
 from elsewhere.images.corruptions import SEVERITIES
 from elsewhere.images.folders import stress_domains
-from elsewhere.images.pictures import Lazy, as_array, stacked
+from elsewhere.images.pictures import as_array, stacked
 from elsewhere.metrics import classification_metrics
+from elsewhere.pictures import Lazy
 from elsewhere.run import Run
 from elsewhere.splitting import held_out
 from elsewhere.task import Domain, Source, Task, task

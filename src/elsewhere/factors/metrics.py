@@ -9,7 +9,7 @@ import numpy as np
 
 from elsewhere.data import Array, optional_column
 from elsewhere.errors import Undefined, UserError
-from elsewhere.images.factors import Factors, Split
+from elsewhere.factors.grid import Factors, Split
 from elsewhere.prediction import ValuePrediction
 from elsewhere.task import Estimate, Metric
 
