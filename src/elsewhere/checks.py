@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from elsewhere.assay.judge import predict
-from elsewhere.assay.plan import fit_for, granted, refuses
+from elsewhere.assay.plan import asked_of, fit_for, granted, refuses
 from elsewhere.errors import NotOffered
 from elsewhere.identity import content_key, identity
 from elsewhere.learner import Learner, offers
@@ -49,7 +49,7 @@ def check_learner(learner: Learner[Any, Any], task: Task[Any], seed: int = 0, tr
     assert _same(answer, _answer(again, data, run)), f"{name}: the same seed gives other predictions"
     _copies_are_independent(name, fitted, learner, task, data, run, answer)
     told += _saved(name, fitted, data, run, answer, trust)
-    if offers(learner, "represent"):
+    if offers(learner, "represent") and fit_for(fitted, data.unlabelled()) is not None:
         z = np.asarray(fitted.represent(fit_for(fitted, data.unlabelled()), run))
         assert len(z) == len(data), f"{name}: represent gives {len(z)} rows for {len(data)} examples"
     if offers(learner, "fit_many"):
@@ -63,7 +63,7 @@ def _answer(fitted: Learner[Any, Any], data: Any, run: Run) -> Any:
 
 
 def _labels_do_not_matter(name: str, fitted: Learner[Any, Any], data: Any, run: Run, answer: Any) -> None:
-    asked = fit_for(fitted, data)
+    asked = asked_of(fitted, data)
     try:
         model = fitted.adapt(asked, run) if offers(fitted, "adapt") and fitted.sees_unlabelled else fitted
         seen = model.predict(asked, run)

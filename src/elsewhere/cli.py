@@ -266,7 +266,7 @@ def _show_plan(study: Any, workers: int) -> None:
 
     for summary in dict.fromkeys(t.summary for t in study.tasks if t.summary):
         typer.echo(summary)
-    total = len(study.tasks) * len(study.learners) * len(study.seeds)
+    total = len(list(study.crossed()))
     with held_to(study.threads):
         about = f", about {duration(pilot(study) / max(1, workers))}" if total >= 20 else ""
     typer.echo(f"plan: {len(study.tasks)} task{'s' * (len(study.tasks) > 1)} × {len(study.learners)} learners × {len(study.seeds)} seeds = {total} trials{about}")

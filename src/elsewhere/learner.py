@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
@@ -29,6 +29,7 @@ class Learner(Generic[D, P]):
     trusted: ClassVar[tuple[str, ...]] = ()  # types beyond scikit-learn's public ones that a saved model may hold
     holds: ClassVar[tuple[type, ...]] = ()  # dataclasses of its own that its fitted attributes are made of
     inside: ClassVar[tuple[str, ...]] = ()  # fields that are learners: on the command line a name stands for one
+    answers: ClassVar[tuple[type, ...]] = ()  # types of data that predict takes beside the one it trains on: questions
 
     @property
     def accepts(self) -> type:
@@ -67,6 +68,10 @@ class Learner(Generic[D, P]):
     def fit_many(learners: Sequence[Any], sources: Sequence[Any], runs: Sequence[Run]) -> Sequence[Any]:
         """Fit aligned lists of copies and return them; what has the same shapes is trained in one pass."""
         raise NotOffered("this learner is fitted one by one")
+
+    def beside(self) -> Mapping[str, bytes]:
+        """Return files for people that lie beside a saved learner, name -> content: a graph, a report."""
+        return {}
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write fields as JSON and fitted attributes as safetensors, JSON, Parquet and sub-folders; never pickle."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from elsewhere import catalogue
 from elsewhere.assay.api import reader_for, reader_options, reads_object
 from elsewhere.assay.judge import judge, predict
-from elsewhere.assay.plan import fit_for, granted, refuses
+from elsewhere.assay.plan import asked_of, granted, refuses
 from elsewhere.assay.study import learners_of, parse_task
 from elsewhere.data import Data, optional_column
 from elsewhere.errors import NotOffered, UserError, one_line
@@ -54,7 +54,7 @@ class Model:
             UserError: the data are not of the form that the model was fitted on; what differs is named.
         """
         data = what if isinstance(what, Data) else self._read(what)
-        if fit_for(self.learner, data) is None:
+        if asked_of(self.learner, data) is None:
             raise UserError(f"the model needs {self.learner.accepts.__name__}, and the data are {type(data).__name__}")
         return _named(predict(self.learner, data, run)[0], data, self.about.get("classes"), self.about.get("label_names") or ())
 

@@ -32,7 +32,7 @@ def save(learner: Learner[Any, Any], folder: str | os.PathLike[str], beside: Map
     aside.mkdir(parents=True)
     try:
         _write(learner, aside)
-        for name, content in (beside or {}).items():
+        for name, content in {**learner.beside(), **(beside or {})}.items():
             (aside / name).write_bytes(content)
         shutil.rmtree(place, ignore_errors=True)
         os.replace(aside, place)

@@ -38,7 +38,7 @@ class EstimatorLearner(Learner[Examples, Prediction]):
             raise UserError("the source has no labels to fit")
         self.classes_ = None if train.classes is None else len(train.classes)
         self.encoder_ = self._encoder().fit(train.inputs) if hasattr(train.inputs, "iloc") else None
-        estimator = self.build(self.classes_ is not None, run.integer("fit"))
+        estimator = several(self.build(self.classes_ is not None, run.integer("fit")), train.labels)
         weight = optional_column(train, "weight")
         extra = {} if weight is None or not takes_weights(estimator) else {"sample_weight": weight}
         self.estimator_ = estimator.fit(self.represent(train, run), train.labels, **extra)
@@ -77,6 +77,16 @@ class Estimator(EstimatorLearner):
         made = clone(self.estimator)
         unset = {k: seed for k, v in made.get_params().items() if k.split("__")[-1] == "random_state" and v is None}
         return made.set_params(**unset)
+
+
+def several(estimator: Any, labels: Array) -> Any:
+    """Return the estimator, or one of it a column where the labels are several numbers an example and it learns only one."""
+    if np.ndim(labels) < 2:
+        return estimator
+    from sklearn.multioutput import MultiOutputRegressor
+    from sklearn.utils import get_tags
+
+    return estimator if get_tags(estimator).target_tags.multi_output else MultiOutputRegressor(estimator)
 
 
 def wrap(thing: Any) -> Learner[Any, Any]:

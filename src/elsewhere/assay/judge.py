@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from elsewhere.assay.plan import fit_for
+from elsewhere.assay.plan import asked_of
 from elsewhere.data import Array, optional_column
 from elsewhere.errors import Undefined, UserError
 from elsewhere.learner import Learner, offers
@@ -19,7 +19,9 @@ from elsewhere.task import Domain, Estimate, Metric, Task, standard_error
 
 def predict(fitted: Learner[Any, Any], data: Any, run: Run) -> tuple[Any, Any]:
     """Return the prediction on a domain's data without their labels, and the (adapted) learner that made it."""
-    asked = fit_for(fitted, data.unlabelled())
+    asked = asked_of(fitted, data.unlabelled())
+    if asked is None:
+        raise UserError(f"{type(fitted).__name__} takes {fitted.accepts.__name__}, and these data are {type(data).__name__}")
     model = fitted.adapt(asked, run) if offers(fitted, "adapt") and fitted.sees_unlabelled else fitted
     return model.predict(asked, run), model
 

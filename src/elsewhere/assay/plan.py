@@ -48,7 +48,7 @@ def plan(study: Study) -> list[Trial]:
         UserError: a learner cannot run on a task.
     """
     check(study)
-    return [Trial(task, learner.learner, learner.label, learner.name, seed) for task in study.tasks for seed in study.seeds for learner in study.learners]
+    return [Trial(task, named.learner, named.label, named.name, seed) for task, seed, named in study.crossed()]
 
 
 def check(study: Study) -> None:
@@ -64,7 +64,7 @@ def check(study: Study) -> None:
         task = function(study.seeds[0])
         if not isinstance(task, Task):
             raise UserError(f"task {function.name!r} returned a {type(task).__name__}, not a Task")
-        for named in study.learners:
+        for named in filter(lambda n: n.runs_on(function), study.learners):
             if reason := refuses(named.learner, task.source):
                 raise UserError(f"{named.label} cannot run on {function.label}: {reason}")
 
@@ -84,6 +84,11 @@ def fit_for(learner: Learner[Any, Any], data: Any) -> Any:
         return data
     plain = as_examples(data)
     return plain if plain is not None and isinstance(plain, learner.accepts) else None
+
+
+def asked_of(learner: Learner[Any, Any], data: Any) -> Any:
+    """Return the data in a form that a learner predicts on: as it trains on them, or as questions that it answers; None where there is none."""
+    return data if isinstance(data, learner.answers) else fit_for(learner, data)
 
 
 def granted(source: Source[Any], learner: Learner[Any, Any]) -> Source[Any]:
@@ -110,12 +115,16 @@ def batches(trials: Sequence[Trial]) -> list[list[Trial]]:
 
 
 def pilot(study: Study, rows: int = 1000) -> float:
-    """Return roughly how many seconds the study takes on one worker, from fits on at most ``rows`` examples of one task."""
-    function = study.tasks[0]
-    start = time.perf_counter()
-    task = function(study.seeds[0])
-    total = (time.perf_counter() - start) * len(study.seeds)
+    """Return roughly how many seconds the study takes on one worker, from fits on at most ``rows`` examples of one task (for learners kept to others: of the first of those)."""
+    made: dict[int, tuple[Task[Any], float]] = {}
+    total = 0.0
     for named in study.learners:
+        mine = [k for k, task in enumerate(study.tasks) if named.runs_on(task)]
+        if mine[0] not in made:
+            start = time.perf_counter()
+            made[mine[0]] = study.tasks[mine[0]](study.seeds[0]), time.perf_counter() - start
+        task, drawing = made[mine[0]]
+        total += drawing * len(study.seeds) * len(mine) / len(study.learners)
         source = granted(task.source, named.learner)
         few = min(rows, len(source.train))
         tried, factor = _shortened(named.learner, len(source.train) / max(few, 1))
@@ -128,8 +137,8 @@ def pilot(study: Study, rows: int = 1000) -> float:
                 seconds = time.perf_counter() - start
         except Exception:
             continue  # a few rows may lack a class; the trial itself will tell
-        total += seconds * factor * len(study.seeds)
-    return total * len(study.tasks)
+        total += seconds * factor * len(study.seeds) * len(mine)
+    return total
 
 
 def _shortened(learner: Any, times_the_rows: float) -> tuple[Any, float]:

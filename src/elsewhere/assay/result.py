@@ -262,8 +262,7 @@ class Result:
         if self.study is None:
             self.study = from_json(self.about)
         if "plan" not in self._kept:
-            s = self.study
-            self._kept["plan"] = [Trial(t, n.learner, n.label, n.name, seed) for t in s.tasks for seed in s.seeds for n in s.learners]
+            self._kept["plan"] = [Trial(t, n.learner, n.label, n.name, seed) for t, seed, n in self.study.crossed()]
         trials: list[Trial] = self._kept["plan"]
         return trials
 

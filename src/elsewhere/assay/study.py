@@ -26,11 +26,16 @@ from elsewhere.wrapping import wrap
 
 @dataclass(frozen=True)
 class NamedLearner:
-    """A learner as a study knows it: the label of its rows, the name of its kind."""
+    """A learner as a study knows it: the label of its rows, the name of its kind, and the tasks it is kept to (by name; none: all)."""
 
     label: str
     name: str
     learner: Learner[Any, Any]
+    on: tuple[str, ...] = ()
+
+    def runs_on(self, task: TaskFunction) -> bool:
+        """Whether the study runs it on a task."""
+        return not self.on or task.name in self.on
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,18 @@ class Study:
         labels = [n.label for n in self.learners]
         if twice := sorted({n for n in labels if labels.count(n) > 1}):
             raise UserError(f"two learners are called {twice[0]!r}; give one a label")
+        names = {t.name for t in self.tasks}
+        for n in self.learners:
+            if missing := [t for t in n.on if t not in names]:
+                raise UserError(f"{n.label} is kept to the task {missing[0]!r}, which the study does not have{did_you_mean(missing[0], names)}")
         if twice := sorted({t.label for t in self.tasks if sum(t.label == o.label for o in self.tasks) > 1}):
             raise UserError(f"two tasks are called {twice[0]!r}; they differ in nothing, or in options that have no short form")
+
+    def crossed(self) -> Iterator[tuple[TaskFunction, int, NamedLearner]]:
+        """Yield task, seed and learner of every trial, in the order they run."""
+        for task in self.tasks:
+            for seed in self.seeds:
+                yield from ((task, seed, n) for n in self.learners if n.runs_on(task))
 
 
 def seeds_of(given: int | Sequence[int]) -> tuple[int, ...]:
@@ -274,17 +289,19 @@ def study_of(text: bytes | str, where: str = "study") -> Study:
 def _swept_learners(item: Mapping[str, Any]) -> Iterator[NamedLearner]:
     fields = dict(item)
     try:
-        name, label, sweep = fields.pop("name"), fields.pop("label", None), fields.pop("sweep", {})
+        name, label, sweep, on = fields.pop("name"), fields.pop("label", None), fields.pop("sweep", {}), fields.pop("on", [])
     except KeyError as error:
         raise UserError("a [[learner]] needs a name") from error
     if not isinstance(name, str) or not isinstance(label, (str, type(None))):
         raise UserError("a learner's name and label are texts")
+    if not isinstance(on, list) or not all(isinstance(t, str) for t in on):
+        raise UserError(f"on of {name} is a list of names of tasks, not {on!r}")
     for options in _crossed(sweep, f"sweep of {name}"):
         told = {k: v for k, v in {**fields, **options}.items() if isinstance(v, (str, int, float, bool))}
         full = name + (":" + ",".join(f"{k}={v}" for k, v in told.items()) if told else "")
         if label is not None:
             full = label + (":" + ",".join(f"{k}={v}" for k, v in options.items()) if options else "")
-        yield NamedLearner(full, name, make_learner(name, {**fields, **options}))
+        yield NamedLearner(full, name, make_learner(name, {**fields, **options}), tuple(on))
 
 
 def _crossed(sweep: Any, what: str) -> Iterator[dict[str, Any]]:
@@ -306,7 +323,7 @@ def to_json(study: Study) -> dict[str, Any]:
         "threads": study.threads,
         "notes": list(study.notes),
         "tasks": [_task_json(t) for t in study.tasks],
-        "learners": [{"label": n.label, "name": n.name, "learner": _learner_json(n.learner)} for n in study.learners],
+        "learners": [{"label": n.label, "name": n.name, "learner": _learner_json(n.learner), **({"on": list(n.on)} if n.on else {})} for n in study.learners],
         "expect": [msgspec.to_builtins(e) for e in study.expectations],
     }
 
@@ -340,7 +357,7 @@ def _learner_json(thing: Any) -> Any:
 def from_json(content: Mapping[str, Any]) -> Study:
     """Return the study of a result folder. Like a study file it names modules; imports happen only here."""
     tasks = tuple(_task_of(t) for t in content["tasks"])
-    learners = tuple(NamedLearner(n["label"], n["name"], _learner_of(n["learner"])) for n in content["learners"])
+    learners = tuple(NamedLearner(n["label"], n["name"], _learner_of(n["learner"]), tuple(n.get("on", ()))) for n in content["learners"])
     expectations = tuple(Expectation.of(e) for e in content["expect"])
     told = {k: content[k] for k in ("claim", "reference", "threads")}
     return Study(tasks, learners, tuple(content["seeds"]), expectations, **told, notes=tuple(content["notes"]))

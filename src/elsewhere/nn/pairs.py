@@ -70,6 +70,15 @@ class Pairs:
             left[at[able]] -= 1
         return self._found(rows, now)
 
+    def moved(self, rows: Array, factor: int, values: Array, rng: np.random.Generator) -> Array:
+        """Return partners in which one factor has a value of ``values``, uniform among those that exist, and the others are as they were; an example without any is its own."""
+        now = self.values[rows].copy()
+        exists = self._available(now, np.full(len(rows), factor))
+        exists[:, ~np.isin(np.arange(exists.shape[1]), values)] = False
+        able = exists.any(1)
+        now[able, factor] = _draw(exists[able], rng)
+        return self._found(rows, now)
+
     def walked(self, rows: Array, rate: float, rng: np.random.Generator) -> Array:
         """Return partners after a Laplace walk (SlowVAE, PCL): each ordered factor in turn gets v with probability ∝ exp(-|v - f| / b), b = ln(size) / rate, among those that exist."""
         now = self.values[rows].copy()

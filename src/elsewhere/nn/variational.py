@@ -61,26 +61,35 @@ def ada_gvae_loss(made: Coded, pictures: Tensor, beta: float) -> Tensor:
     return reconstruction_loss(made.logits, pictures) + beta * (k[0::2] + k[1::2]).mean()
 
 
-def shared_latents(first: Gaussian, second: Gaussian) -> Tensor:
+def changes(first: Gaussian, second: Gaussian) -> Tensor:
+    """Return δ [pairs, latent], twice the divergence of the first posterior from the second: σ₀²/σ₁² + (μ₁ - μ₀)²/σ₁² - 1 + ln σ₁² - ln σ₀²."""
+    return (first.log_variance - second.log_variance).exp() + (second.mean - first.mean).square() * (-second.log_variance).exp() - 1 + second.log_variance - first.log_variance
+
+
+def shared_latents(first: Gaussian, second: Gaussian, changed: int | None = None) -> Tensor:
     """Return which latents a pair shares [pairs, latent]: those whose divergence is at most half way between the least and the largest.
 
-    δ = σ₀²/σ₁² + (μ₁ - μ₀)²/σ₁² - 1 + ln σ₁² - ln σ₀²; τ = (max δ + min δ) / 2 for each pair (Locatello et al. 2020, equation 6).
+    τ = (max δ + min δ) / 2 for each pair (Locatello et al. 2020, equation 6). With ``changed`` all but so many with the largest δ are shared.
     """
-    delta = (first.log_variance - second.log_variance).exp() + (second.mean - first.mean).square() * (-second.log_variance).exp() - 1 + second.log_variance - first.log_variance
+    delta = changes(first, second)
+    if changed is not None:
+        return (delta.argsort(1).argsort(1) < delta.shape[1] - changed).detach()
     threshold = (delta.amax(1, keepdim=True) + delta.amin(1, keepdim=True)) / 2
     return (delta <= threshold).detach()
 
 
-def averaged_pairs(q: Gaussian) -> Gaussian:
+def averaged_pairs(q: Gaussian, product: bool = False, changed: int | None = None) -> Gaussian:
     """Return the posteriors of interleaved pairs with shared latents averaged: means, and variances (Ada-GVAE).
 
-    Gradients flow through the averages; which latents are shared is a hard choice without gradient.
+    Gradients flow through the averages; which latents are shared is a hard choice without gradient. ``product`` takes the product of the two
+    posteriors instead (Ada-ML-VAE): variance 2 v₁ v₂ / (v₁ + v₂), mean ½ variance (μ₁/v₁ + μ₂/v₂).
     """
     first, second = Gaussian(q.mean[0::2], q.log_variance[0::2]), Gaussian(q.mean[1::2], q.log_variance[1::2])
-    shared = shared_latents(first, second)
-    mean = (first.mean + second.mean) / 2
-    log_variance = ((first.log_variance.exp() + second.log_variance.exp()) / 2).log()
-    parts = [Gaussian(torch.where(shared, mean, g.mean), torch.where(shared, log_variance, g.log_variance)) for g in (first, second)]
+    shared = shared_latents(first, second, changed)
+    v1, v2 = first.log_variance.exp(), second.log_variance.exp()
+    variance = 2 * v1 * v2 / (v1 + v2) if product else (v1 + v2) / 2
+    mean = 0.5 * variance * (first.mean / v1 + second.mean / v2) if product else (first.mean + second.mean) / 2
+    parts = [Gaussian(torch.where(shared, mean, g.mean), torch.where(shared, variance.log(), g.log_variance)) for g in (first, second)]
     return Gaussian(*(torch.stack(two, 1).flatten(0, 1) for two in zip(*parts, strict=True)))
 
 

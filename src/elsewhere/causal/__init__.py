@@ -1,0 +1,1 @@
+"""Causal variables behind observations, their graph, and what happens when something is done."""
