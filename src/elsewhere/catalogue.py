@@ -32,6 +32,7 @@ class Entry:
 
     Readers: ``takes``, the endings of the paths they read ("/": folders); ``source``, what makes a source to fit on of a path; ``new``,
     what makes data of a path for a fitted model (path, what the model remembers). ``target`` makes the task function.
+    ``asks`` are options of ``elsewhere predict`` that its ``new`` takes; where one is given no path is needed.
     ``objects`` are classes of Python objects that it reads too; ``also`` are endings that it reads where the option
     ``asked_by`` is given: a table of nodes is a table until its edges are named.
     """
@@ -45,6 +46,7 @@ class Entry:
     objects: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     asked_by: str = ""
+    asks: tuple[Option, ...] = ()
 
 
 _TABLE_OPTIONS = (
@@ -91,6 +93,18 @@ _GRAPH_OPTIONS = (
     Option("labels-per-class", "int", "labelled nodes of each class; default: half of the linked nodes are labelled"),
     Option("labelled", "float", "share of the linked nodes that are labelled; default 0.5"),
     *(o for o in _TABLE_OPTIONS if o.name in ("predict", "id", "unit", "features", "exclude")),
+)
+
+_INTERVENTION_OPTIONS = (
+    Option("intervention", "text", "the column that says what was done in a row; empty: nothing; several names joined by '+'"),
+    *(o for o in _TABLE_OPTIONS if o.name in ("features", "exclude", "home-share")),
+)
+
+_ASKS = (
+    Option("do", "text", "what happens if these interventions are done together? names joined by commas; no data needed"),
+    Option("size", "int", "rows to draw for --do [default: 1000]"),
+    Option("seed", "int", "of the draw for --do [default: 0]"),
+    Option("strength", "float", "factor of what the interventions of --do shift [default: 1]"),
 )
 
 _CATALOGUE: dict[str, dict[str, Entry]] = {
@@ -163,6 +177,9 @@ _CATALOGUE: dict[str, dict[str, Entry]] = {
         "tune-up": Entry("elsewhere.graphs.distilled:TuneUp", "a GCN tuned on nodes with most of their links dropped"),
         "linear-interventional": Entry("elsewhere.causal.linear_interventional:LinearInterventional", "causal latents and their graph from one intervention on each, linear mixing, closed form"),
         "contrastive-interventional": Entry("elsewhere.causal.contrastive_interventional:ContrastiveInterventional", "the same behind any injective mixing, by telling environments apart"),
+        "intervention-extrapolation": Entry("elsewhere.causal.intervention_extrapolation:InterventionExtrapolation", "the outcome of actions stronger than any that was tried"),
+        "binary-interactions": Entry("elsewhere.causal.binary_interactions:BinaryInteractions", "variables that unknown actions touch now and then, from steps (BISCUIT)"),
+        "identifiable-vae": Entry("elsewhere.causal.identifiable_vae:IdentifiableVae", "an autoencoder whose prior depends on the environment (iVAE)"),
         "weak-pairs": Entry("elsewhere.causal.weak_pairs:WeakPairs", "independent latents from pairs that share some of them (Ada-GVAE)"),
         "multi-view": Entry("elsewhere.causal.multi_view:MultiView", "the blocks of latents that subsets of views share"),
         "contrastive-inversion": Entry("elsewhere.causal.multi_view:ContrastiveInversion", "all latents from near pairs of full views"),
@@ -223,6 +240,7 @@ _CATALOGUE: dict[str, dict[str, Entry]] = {
         "digits/rotated": Entry("elsewhere.explain.digit_tasks:rotated", "five angles, one with wrong labels, judged at an unseen angle"),
         "faces-lite": Entry("elsewhere.fairness.faces:faces_lite", "drawn faces of two groups: is one smiling? the cue of the group is weaker, or turned round, elsewhere"),
         "causal/unseen-pairs": Entry("elsewhere.causal.tasks:unseen_pairs", "trained on single interventions, asked about pairs and doubled strength: n, d, size"),
+        "interventions": Entry("elsewhere.causal.reader:interventions", "a table of interventions of one's own, for study files: path, intervention"),
         "causal/linear": Entry("elsewhere.causal.tasks:linear_task", "latents behind a linear mixing: n, d, size, shifts, soft, break_with"),
         "causal/nonlinear": Entry("elsewhere.causal.tasks:nonlinear_task", "latents behind a perceptron: n, d, size, hidden, layers"),
         "causal/actions": Entry("elsewhere.causal.tasks:actions", "trained on weak actions, asked for the outcome of strong ones: n, k, d, oracle"),
@@ -330,6 +348,16 @@ _CATALOGUE: dict[str, dict[str, Entry]] = {
         "fair-heads": Entry("elsewhere.studies:fair-heads.toml", "does a network trained for parity decide by group inside? drawn faces, where the truth is known"),
         "fair-heads-adult": Entry("elsewhere.studies:fair-heads-adult.toml", "the same on census income, with fairlearn's mitigators"),
         "fair-elsewhere": Entry("elsewhere.studies:fair-elsewhere.toml", "parity bought in California, in fifteen other states"),
+        "unseen-interventions": Entry("elsewhere.studies:unseen-interventions.toml", "trained on single interventions, asked about pairs: a causal model against adding up and a black box"),
+        "linear-latents": Entry("elsewhere.studies:linear-latents.toml", "causal latents behind a linear mixing: the method, its ablations and the reference's rule"),
+        "linear-latents-30": Entry("elsewhere.studies:linear-latents-30.toml", "thirty latents behind sixty columns"),
+        "doubted-assumptions": Entry("elsewhere.studies:doubted-assumptions.toml", "does the linear method say when its assumptions are broken?"),
+        "strong-actions": Entry("elsewhere.studies:strong-actions.toml", "the outcome of actions beyond those that were tried, latents known up to an affine map"),
+        "strong-actions-learnt": Entry("elsewhere.studies:strong-actions-learnt.toml", "the same with latents learnt"),
+        "nonlinear-latents": Entry("elsewhere.studies:nonlinear-latents.toml", "causal latents behind a perceptron, ten learners"),
+        "weak-pairs": Entry("elsewhere.studies:weak-pairs.toml", "pictures of balls: pairs that share factors against pictures alone"),
+        "shared-views": Entry("elsewhere.studies:shared-views.toml", "what three views share"),
+        "touched-variables": Entry("elsewhere.studies:touched-variables.toml", "variables that unknown actions touch"),
         "causal-elsewhere": Entry("elsewhere.studies:causal-elsewhere.toml", "does identification pay out of distribution? three arms (an evening on 2 cores)"),
         "causal-elsewhere-moved": Entry("elsewhere.studies:causal-elsewhere-moved.toml", "what would have to be true for a causal learner to extrapolate: two ways"),
         "acs-wages-elsewhere": Entry("elsewhere.studies:acs-wages.toml", "trained in California: no gap worth explaining"),
@@ -364,6 +392,9 @@ _CATALOGUE: dict[str, dict[str, Entry]] = {
         "interventional-odds": Entry("elsewhere.causal.networks:interventional_odds", "the network of contrastive-interventional: latents, width, depth"),
         "identifiable-vae": Entry("elsewhere.causal.networks:identifiable_vae", "the network of identifiable-vae: environments, latents, width, depth"),
         "view-encoders": Entry("elsewhere.causal.networks:view_encoders", "one encoder a view, or one for all: shapes, outputs, shared"),
+        "linear-in-actions": Entry("elsewhere.causal.networks:linear_in_actions", "the autoencoder of intervention-extrapolation: latents, width, depth"),
+        "additive-outcome": Entry("elsewhere.causal.networks:additive_outcome", "two perceptrons, added: width"),
+        "interactions": Entry("elsewhere.causal.interaction_network:interactions", "the network of binary-interactions: latents, action, hidden"),
         "conditional-gaussian": Entry("elsewhere.causal.conditional:conditional_gaussian", "from what is done to a normal distribution: outputs, width"),
         "timm": Entry("elsewhere.nn.backbones:timm", "timm:NAME, a published backbone: side, weights"),
     },
@@ -387,6 +418,16 @@ _CATALOGUE: dict[str, dict[str, Entry]] = {
             objects=("elsewhere.graphs.data:Graph", "torch_geometric.data.data:Data", "networkx.classes.graph:Graph"),
             also=(".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".pq", ".txt", ".txt.gz"),
             asked_by="edges",
+        ),
+        "interventions": Entry(
+            "elsewhere.causal.reader:read",
+            "a table with a column that says what was done in a row: --intervention",
+            _INTERVENTION_OPTIONS,
+            source="elsewhere.causal.reader:source",
+            new="elsewhere.causal.reader:new",
+            also=(".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".pq"),
+            asked_by="intervention",
+            asks=_ASKS,
         ),
         "pictures": Entry(
             "elsewhere.images.folders:read",
@@ -435,11 +476,11 @@ def get(kind: str, name: str) -> Any:
     return resolve(entry(kind, name).target)
 
 
-def options(kind: str) -> dict[str, Option]:
-    """Return every option that the entries of a kind declare, by name, for one command line."""
+def options(kind: str, of: Literal["options", "asks"] = "options") -> dict[str, Option]:
+    """Return every option that the entries of a kind declare (``asks``: for predictions), by name, for one command line."""
     found: dict[str, Option] = {}
     for e in entries(kind).values():
-        for option in e.options:
+        for option in getattr(e, of):
             if found.setdefault(option.name, option).type != option.type:
                 raise UserError(f"option --{option.name} is declared with two types")
     return found

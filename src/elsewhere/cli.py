@@ -26,11 +26,11 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=N
 _TYPES: dict[str, Any] = {"text": str | None, "list": list[str] | None, "int": int | None, "float": float | None, "flag": bool}
 
 
-def _with_options(kind: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def _with_options(kind: str, of: Any = "options") -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options that entries of the catalogue declare; it gets those that were set as ``options``."""
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        declared = {o.name.replace("-", "_"): o for o in catalogue.options(kind).values()}
+        declared = {o.name.replace("-", "_"): o for o in catalogue.options(kind, of).values()}
 
         @functools.wraps(function)
         def command(**given: Any) -> None:
@@ -57,7 +57,7 @@ def _with_options(kind: str) -> Callable[[Callable[..., None]], Callable[..., No
 
 
 @app.command(epilog="Examples:  elsewhere assay penguins  |  elsewhere assay people.csv --predict income --domain state  |  "
-             "elsewhere assay photos/ --learner cnn --learner coral  |  elsewhere assay sprites:split=extrapolation --learner cnn  |  "
+             "elsewhere assay photos/ --learner cnn --learner coral  |  elsewhere assay unseen-interventions  |  elsewhere assay sprites:split=extrapolation --learner cnn  |  "
              "elsewhere assay study.toml --out results/mine --workers 2  |  elsewhere assay study.toml --engine ray --address auto --out s3://bucket/mine")  # fmt: skip
 @_with_options("readers")
 def assay(
@@ -109,7 +109,8 @@ def assay(
 
 
 @app.command(epilog="Examples:  elsewhere fit people.csv --predict income --learner mlp --out model/  |  "
-             "elsewhere fit digits/shifts --learner cnn:steps=2000 --out model/")  # fmt: skip
+             "elsewhere fit digits/shifts --learner cnn:steps=2000 --out model/  |  "
+             "elsewhere fit screen.parquet --intervention perturbation --out model/")  # fmt: skip
 @_with_options("readers")
 def fit(
     what: Annotated[str, typer.Argument(help="a table (CSV, Parquet) or the name of a task")],
@@ -144,14 +145,16 @@ def fit(
         typer.echo(f"model: {out}")
 
 
-@app.command(epilog="Example:  elsewhere predict model/ new.csv --out predictions.parquet")
+@app.command(epilog='Examples:  elsewhere predict model/ new.csv --out predictions.parquet  |  elsewhere predict model/ --do "knock_out_a,knock_out_b" --size 1000 --out predicted.parquet')
+@_with_options("readers", "asks")
 def predict(
     model: Annotated[Path, typer.Argument(help="the folder that elsewhere fit wrote")],
-    what: Annotated[str, typer.Argument(help="new data of the kind it was fitted on: a table; a picture or a folder of them")],
+    what: Annotated[str | None, typer.Argument(help="new data of the kind it was fitted on: a table; a picture or a folder of them; none where a question says it all (--do)")] = None,
     out: Annotated[Path | None, typer.Option(help="a .parquet or .csv file [default: the first 20 rows are shown]")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")] = "auto",
+    options: Any = None,
 ) -> None:
-    """Predict for new data: one row an example, with probabilities."""
+    """Predict for new data: one row an example, with probabilities; or answer a question."""
     from elsewhere.model import SUFFIXES, Model, write_predictions
     from elsewhere.run import Run
 
@@ -159,7 +162,7 @@ def predict(
         raise UserError(f"--out {out} must end in {', '.join(SUFFIXES)}")
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always", UserWarning)
-        frame = Model.load(model).predict(what, Run(device=device))
+        frame = Model.load(model).predict(what, Run(device=device), **options)
     for line in dict.fromkeys(str(w.message) for w in heard if issubclass(w.category, UserWarning)):
         typer.echo(f"warning: {one_line(line)}", err=True)
     if out is None:

@@ -17,7 +17,7 @@ from elsewhere.assay.judge import judge, predict
 from elsewhere.assay.plan import asked_of, granted, refuses
 from elsewhere.assay.study import learners_of, parse_task
 from elsewhere.data import Data, optional_column
-from elsewhere.errors import NotOffered, UserError, one_line
+from elsewhere.errors import NotOffered, UserError, did_you_mean, one_line
 from elsewhere.identity import digest, identity
 from elsewhere.learner import Learner
 from elsewhere.run import Run, first_process, write_whole
@@ -43,29 +43,37 @@ class Model:
     learner: Learner[Any, Any]
     about: dict[str, Any]
 
-    def predict(self, what: Any, run: Run = Run()) -> pd.DataFrame:
+    def predict(self, what: Any = None, run: Run = Run(), **asks: Any) -> pd.DataFrame:
         """Return one row an example: its id, ``prediction``, and ``probability_<class>`` where there are classes.
 
         Args:
-            what: a path or a DataFrame that the model's reader takes, or data of the kind it was fitted on.
+            what: a path or a DataFrame that the model's reader takes, or data of the kind it was fitted on; None where a question says it all.
             run: device and precision.
+            asks: questions that the model's reader knows: ``do="a,b"``, ``size=1000`` …
 
         Raises:
             UserError: the data are not of the form that the model was fitted on; what differs is named.
         """
-        data = what if isinstance(what, Data) else self._read(what)
+        if isinstance(what, Data) and asks:
+            raise UserError(f"{next(iter(asks))} is a question to the model's reader; these are data already")
+        data = what if isinstance(what, Data) else self._read(what, asks)
         if asked_of(self.learner, data) is None:
             raise UserError(f"the model needs {self.learner.accepts.__name__}, and the data are {type(data).__name__}")
         return _named(predict(self.learner, data, run)[0], data, self.about.get("classes"), self.about.get("label_names") or ())
 
-    def _read(self, what: Any) -> Any:
+    def _read(self, what: Any, asks: Mapping[str, Any]) -> Any:
         name = self.about.get("reader")
         if not name:
             raise UserError("this model does not know how to read files (its task names no reader); give it data from Python")
         entry = catalogue.entry("readers", name)
         if not entry.new:
             raise UserError(f"reader {name!r} reads no new data")
-        return resolve(entry.new)(what, self.about.get("reads") or {})
+        known = [o.name.replace("-", "_") for o in entry.asks]
+        if unknown := [k for k in asks if k not in known]:
+            raise UserError(f"a model fitted on {self.about.get('from', 'such data')} takes no --{unknown[0].replace('_', '-')}{did_you_mean(unknown[0], known) if known else ''}")
+        if what is None and not known:
+            raise UserError("say what to predict for: a file of the kind that the model was fitted on")
+        return resolve(entry.new)(what, self.about.get("reads") or {}, **asks)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write learner and reader to a folder, whole or not at all; a model that was there is replaced."""
@@ -222,7 +230,7 @@ def _named(prediction: Any, data: Any, classes: Sequence[str] | None, several: S
         frame["class"] = names[frame["class"].to_numpy()]
     frame = frame.rename(columns={"class": "prediction", "mean": "prediction", **{f"mean_{k}": name for k, name in enumerate(several)}})
     ids = optional_column(data, "id")
-    frame.insert(0, "id", pd.Series(np.arange(len(frame)) if ids is None else ids))
+    frame.insert(0, "id", np.arange(len(frame)) if ids is None or len(ids) != len(frame) else pd.Series(ids))
     return frame
 
 

@@ -30,13 +30,13 @@ def _fusable(parameters: Any) -> bool:
     return isinstance(parameters, list) and all(isinstance(p, Tensor) and p.is_floating_point() for p in parameters)
 
 
-def cosine(steps: int, warm_up: int = 0) -> Callable[[Optimizer], Any]:
-    """Return what makes a cosine schedule from the full rate to 0, after a linear warm-up (Loshchilov & Hutter 2017)."""
+def cosine(steps: int, warm_up: int = 0, floor: float = 0.0) -> Callable[[Optimizer], Any]:
+    """Return what makes a cosine schedule from the full rate to ``floor`` times it, after a linear warm-up (Loshchilov & Hutter 2017)."""
 
     def factor(step: int) -> float:
         if step < warm_up:
             return (step + 1) / warm_up
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm_up) / max(1, steps - warm_up))))
+        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm_up) / max(1, steps - warm_up))))
 
     return lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 

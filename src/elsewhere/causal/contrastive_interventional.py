@@ -15,7 +15,7 @@ from elsewhere.batching import as_tensor, in_batches, order
 from elsewhere.causal.codecs import NetworkCodec, scales
 from elsewhere.causal.data import Environments, Interventions
 from elsewhere.causal.decoding import fit_decoder
-from elsewhere.causal.learning import Assumption, CausalLearner, checked_columns, checked_environments, measured
+from elsewhere.causal.learning import CausalLearner, assumed, checked_columns, checked_environments, measured
 from elsewhere.causal.linear import mechanisms, start_order
 from elsewhere.causal.model import CausalModel
 from elsewhere.causal.networks import acyclicity
@@ -142,10 +142,10 @@ class ContrastiveInterventional(CausalLearner[Environments]):
         self._train(x, np.asarray(data.environment), n, run)
         self.model_ = self._model(x, data, n, run)
         self.assumptions_ = [
-            Assumption("the latents are linear Gaussian", "untestable", "the mixing is free: any latents can be bent"),
-            Assumption("each environment acts on one latent of its own, and cuts it from its causes", "untestable", f"{n} environments for {n} latents"),
-            Assumption("the environments can be told apart", *self._told_apart(x, data)),
-            Assumption("the graph has no cycle", "checked" if self.cycle_ < 1e-3 else "failed", f"tr exp(A ∘ A) - n = {self.cycle_:.2g}"),
+            assumed("the latents are linear Gaussian", "untestable", "the mixing is free: any latents can be bent"),
+            assumed("each environment acts on one latent of its own, and cuts it from its causes", "untestable", f"{n} environments for {n} latents"),
+            assumed("the environments can be told apart", *self._told_apart(x, data)),
+            assumed("the graph has no cycle", "checked" if self.cycle_ < 1e-3 else "failed", f"tr exp(A ∘ A) - n = {self.cycle_:.2g}"),
         ]
         self.assumptions_ += measured(self, data)
         return self

@@ -63,7 +63,7 @@ class Environments(CausalData):
     def __post_init__(self) -> None:
         codes = np.asarray(self.environment)
         if not self.names:
-            object.__setattr__(self, "names", tuple([OBSERVATIONAL, *(f"env_{k}" for k in range(1, int(codes.max(initial=0)) + 1))]))
+            object.__setattr__(self, "names", (OBSERVATIONAL, *(f"env_{k}" for k in range(1, int(codes.max(initial=0)) + 1))))
         if codes.dtype.kind not in "iu" or (len(codes) and (codes.min() < 0 or codes.max() >= len(self.names))):
             raise UserError(f"environment holds codes 0 to {len(self.names) - 1} into {', '.join(map(str, self.names[:8]))}; got {np.unique(codes)[:8].tolist()}")
         for name, values in [("environment", codes), ("latents", self.latents), *self.columns.items()]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -28,23 +27,20 @@ STATES = ("checked", "failed", "untestable", "measured")
 DRAWN = 4000  # latents that are decoded where a distribution has no closed form
 
 
-@dataclass(frozen=True)
-class Assumption:
-    """One assumption of a method, what became of it on the data, and the number behind."""
-
-    assumption: str
-    state: str
-    detail: str = ""
+def assumed(assumption: str, state: str, detail: str = "") -> dict[str, str]:
+    """Return one assumption of a method, what became of it on the data (checked, failed, untestable; measured), and the number behind."""
+    assert state in STATES
+    return {"assumption": assumption, "state": state, "detail": detail}
 
 
 class CausalLearner(Learner[D, Any], Generic[D]):
     """A learner whose ``fit`` leaves ``model_`` (a ``CausalModel``; None where the method finds no graph) and ``assumptions_``."""
 
-    holds: ClassVar[tuple[type, ...]] = (CausalModel, LinearCodec, Mechanisms, NetworkCodec, Assumption, Gaussian)
+    holds: ClassVar[tuple[type, ...]] = (CausalModel, LinearCodec, Mechanisms, NetworkCodec, Gaussian)
     no_graph: ClassVar[str] = ""  # why there is no graph, for methods that find none
 
     model_: CausalModel | None
-    assumptions_: list[Assumption]
+    assumptions_: list[dict[str, str]]
 
     # --- the model's own names ---
 
@@ -92,8 +88,8 @@ class CausalLearner(Learner[D, Any], Generic[D]):
 
         told = [*self.assumptions_]
         if data is not None:
-            told = [a for a in told if a.state != "measured"] + measured(self, data)
-        return pd.DataFrame([vars(a) for a in told], columns=["assumption", "state", "detail"])
+            told = [a for a in told if a["state"] != "measured"] + measured(self, data)
+        return pd.DataFrame(told, columns=["assumption", "state", "detail"])
 
     # --- the contracts ---
 
@@ -117,7 +113,7 @@ class CausalLearner(Learner[D, Any], Generic[D]):
 
     def beside(self) -> Mapping[str, bytes]:
         """Return files for people beside a saved model: the graph as CSV and JSON, the report."""
-        found = {"report.json": json.dumps([vars(a) for a in self.assumptions_], indent=1).encode()}
+        found = {"report.json": json.dumps(self.assumptions_, indent=1).encode()}
         model = self.__dict__.get("model_")
         if model is not None:
             import pandas as pd
@@ -148,7 +144,7 @@ def answered(model: CausalModel, asked: Interventions, features: Sequence[str] =
     return Outcomes(tuple(model.decode(one).reshape(size, -1) for one in z), asked, features=tuple(features))
 
 
-def measured(learner: Any, data: Any) -> list[Assumption]:
+def measured(learner: Any, data: Any) -> list[dict[str, str]]:
     """Return the MCC of a fitted learner's latents with the truth attached to observational data, if there is any."""
     truth = getattr(data, "latents", None)
     if truth is None or not isinstance(data, Environments):
@@ -158,7 +154,7 @@ def measured(learner: Any, data: Any) -> list[Assumption]:
         return []
     z = learner.represent(data.take(rows))
     shape = "" if z.shape[1] == truth.shape[1] else f"; {truth.shape[1]} true latents against {z.shape[1]}: the matrix of correlations is rectangular"
-    return [Assumption("mean correlation with the true latents (MCC)", "measured", f"{mean_correlation(np.asarray(truth)[rows], z):.3f}{shape}")]
+    return [assumed("mean correlation with the true latents (MCC)", "measured", f"{mean_correlation(np.asarray(truth)[rows], z):.3f}{shape}")]
 
 
 def checked_environments(data: Environments, latents: int | None, per_environment: int = 10) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from elsewhere.causal import linear
 from elsewhere.causal.data import Environments, Interventions
-from elsewhere.causal.learning import Assumption, CausalLearner, checked_columns, checked_environments, measured
+from elsewhere.causal.learning import CausalLearner, assumed, checked_columns, checked_environments, measured
 from elsewhere.causal.model import CausalModel, LinearCodec
 from elsewhere.causal.moments import Moments
 from elsewhere.errors import UserError
@@ -135,7 +135,7 @@ def _limit(s: linear.Scores, n: int) -> float:
     return LIMIT * float(np.sqrt(n / np.median(s.count)))
 
 
-def _assumptions(s: linear.Scores, names: tuple[str, ...], n: int, interventions: str) -> list[Assumption]:
+def _assumptions(s: linear.Scores, names: tuple[str, ...], n: int, interventions: str) -> list[dict[str, str]]:
     """Return the assumptions of the method with what the data say of them; warn where linear mixing of single targets is doubted."""
     third, limit = linear.third_eigenvalues(s), _limit(s, n)
     middle = float(np.median(third)) if len(third) else 0.0
@@ -150,14 +150,14 @@ def _assumptions(s: linear.Scores, names: tuple[str, ...], n: int, interventions
     testable = "untestable" if n <= 2 else "failed" if failed else "checked"
     soft = "targets keep their causes: latents are mixed with their ancestors" if interventions == "soft" else "assumed; soft ones would leave latents mixed with their ancestors"
     return [
-        Assumption("the mixing is linear and each environment acts on one latent (rank of the change at most 2)", testable, said if n > 2 else "two latents leave no third eigenvalue"),
-        Assumption("every latent is acted on by exactly one environment", "untestable", f"{n} environments for {n} latents; unlabelled duplicates would have to be merged"),
-        Assumption("interventions are " + interventions, "untestable", soft),
-        Assumption("no noise beside the latents", "untestable", "variance outside the latents' directions is kept as a residual"),
+        assumed("the mixing is linear and each environment acts on one latent (rank of the change at most 2)", testable, said if n > 2 else "two latents leave no third eigenvalue"),
+        assumed("every latent is acted on by exactly one environment", "untestable", f"{n} environments for {n} latents; unlabelled duplicates would have to be merged"),
+        assumed("interventions are " + interventions, "untestable", soft),
+        assumed("no noise beside the latents", "untestable", "variance outside the latents' directions is kept as a residual"),
     ]
 
 
-def _environment_checks(s: linear.Scores, names: tuple[str, ...]) -> list[Assumption]:
+def _environment_checks(s: linear.Scores, names: tuple[str, ...]) -> list[dict[str, str]]:
     """Return that every environment differs from the observational one, or raise with the name of one that does not."""
     change, doubt = linear.largest_eigenvalues(s), linear.same_as_observational(s)
     if (doubt > linear.LEVEL).any():
@@ -166,7 +166,7 @@ def _environment_checks(s: linear.Scores, names: tuple[str, ...]) -> list[Assump
             f"environment {str(names[k + 1])!r} looks observational: the largest eigenvalue of its change is {change[k]:.3f}, no more than chance makes (p = {doubt[k]:.3f}): leave it away"
         )
     weakest = int(change.argmin())
-    return [Assumption("every environment differs from the observational one", "checked", f"weakest: {names[weakest + 1]!r}, largest eigenvalue of its change {change[weakest]:.3f}")]
+    return [assumed("every environment differs from the observational one", "checked", f"weakest: {names[weakest + 1]!r}, largest eigenvalue of its change {change[weakest]:.3f}")]
 
 
 def _residual(moments: Moments, encoder: Any, decoder: Any) -> Any:

@@ -15,7 +15,7 @@ from torch import Tensor
 from elsewhere.batching import as_tensor, order
 from elsewhere.causal.codecs import scales, standardised
 from elsewhere.causal.data import Views
-from elsewhere.causal.learning import Assumption, CausalLearner
+from elsewhere.causal.learning import CausalLearner, assumed
 from elsewhere.causal.predictions import Latents
 from elsewhere.data import Array
 from elsewhere.errors import UserError
@@ -78,10 +78,7 @@ def alignment_and_entropy(codes: Tensor, negatives: Tensor, blocks: Shared, p: f
     """
     positive = (_distance(codes[:, blocks.left] - codes[:, blocks.right], p) * blocks.mask_pairs).sum(2).T  # [V, b]
     a, b = ((c[:, blocks.every] * blocks.mask).transpose(0, 1) for c in (codes, negatives))  # [V, b, W]
-    if p == 2:
-        apart = a.square().sum(2)[:, :, None] + b.square().sum(2)[:, None, :] - 2 * torch.bmm(a, b.transpose(1, 2))
-    else:
-        apart = torch.cdist(a, b, p).pow(p)
+    apart = a.square().sum(2)[:, :, None] + b.square().sum(2)[:, None, :] - 2 * torch.bmm(a, b.transpose(1, 2)) if p == 2 else torch.cdist(a, b, p).pow(p)
     logits = -torch.cat([apart, positive[:, :, None]], 2) / temperature
     count = logits.shape[2]
     if same:
@@ -179,9 +176,9 @@ class MultiView(CausalLearner[Views]):
         vars(self).pop("blocks_", None)
         self.model_ = None
         self.assumptions_ = [
-            Assumption("views share latents exactly", "untestable", "noise of its own in a view's latents breaks it"),
-            Assumption("every two views share a latent", "checked", "; ".join(f"{v}: {len(data.shared(v)) if self.count is None else self.count}" for v in self.subsets_[:8])),
-            Assumption("views are smooth and invertible", "untestable"),
+            assumed("views share latents exactly", "untestable", "noise of its own in a view's latents breaks it"),
+            assumed("every two views share a latent", "checked", "; ".join(f"{v}: {len(data.shared(v)) if self.count is None else self.count}" for v in self.subsets_[:8])),
+            assumed("views are smooth and invertible", "untestable"),
         ]
         return self
 

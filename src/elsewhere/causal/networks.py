@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -19,7 +20,7 @@ class LeakyMlp(nn.Module):
     def __init__(self, inputs: int, outputs: int, width: int, depth: int, slope: float = 0.2, residual: bool = False) -> None:
         super().__init__()
         sizes = [inputs, *[width] * depth]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         self.last, self.slope, self.residual, self.width = nn.Linear(sizes[-1], outputs), slope, residual, outputs
 
     def forward(self, x: Tensor) -> Tensor:
@@ -230,8 +231,49 @@ def view_encoders(
             return code(shapes[k], outputs[k], architecture=architecture)
         sizes = [math.prod(shapes[k]), 10 * outputs[k], *[width * outputs[k]] * depth, 10 * outputs[k]]
         layers: list[nn.Module] = [nn.Flatten()]
-        for a, b in zip(sizes, sizes[1:], strict=False):
+        for a, b in itertools.pairwise(sizes):
             layers += [nn.Linear(a, b), nn.LeakyReLU(0.01)]
         return nn.Sequential(*layers, nn.Linear(sizes[-1], outputs[k]))
 
     return ViewEncoders([one(k) for k in range(1 if shared else len(shapes))], shared, outputs, bound)
+
+
+# --- actions (C) ------------------------------------------------------------------------------------------------------
+
+
+class LinearInActions(nn.Module):
+    """An autoencoder whose code is standardised over the batch (running moments when it is asked): forward gives the code."""
+
+    def __init__(self, inputs: int, latents: int, width: int, depth: int) -> None:
+        super().__init__()
+        self.encoder = LeakyMlp(inputs, latents, width, depth)
+        self.standard = nn.BatchNorm1d(latents, affine=False)
+        self.decoder = LeakyMlp(latents, inputs, width, depth)
+        self.width = latents
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.standard(self.encoder(x))
+        return out
+
+
+def linear_in_actions(shape: Sequence[int], latents: int, width: int = 128, depth: int = 2) -> LinearInActions:
+    """Build the autoencoder of intervention-extrapolation."""
+    return LinearInActions(math.prod(shape), latents, width, depth)
+
+
+class AdditiveOutcome(nn.Module):
+    """ν(φ) + ψ(v̂) of the two halves of its input: [n, 2k] -> [n, 1]."""
+
+    def __init__(self, inputs: int, width: int = 64) -> None:
+        super().__init__()
+        self.half, self.width = inputs // 2, 1
+        self.of_code, self.of_rest = LeakyMlp(self.half, 1, width, 2), LeakyMlp(self.half, 1, width, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.of_code(x[:, : self.half]) + self.of_rest(x[:, self.half :])
+        return out
+
+
+def additive_outcome(shape: Sequence[int], width: int = 64) -> AdditiveOutcome:
+    """Build the additive regression of intervention-extrapolation."""
+    return AdditiveOutcome(math.prod(shape), width)

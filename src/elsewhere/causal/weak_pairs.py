@@ -15,7 +15,7 @@ from elsewhere.batching import in_batches, order, taker
 from elsewhere.causal.baselines import Unmixing, flat
 from elsewhere.causal.codecs import NetworkCodec, scales
 from elsewhere.causal.data import Pairs, Transitions, Views
-from elsewhere.causal.learning import Assumption, observations
+from elsewhere.causal.learning import assumed, observations
 from elsewhere.data import Array
 from elsewhere.errors import UserError
 from elsewhere.nn import variational as v
@@ -87,7 +87,7 @@ class Autoencoder(Unmixing):
     def _seen(self, x: Any) -> Any:
         return NetworkCodec(None, None, self.center_, self.spread_).seen(x)
 
-    def _end(self, assumptions: list[Assumption]) -> None:
+    def _end(self, assumptions: list[dict[str, str]]) -> None:
         self.model_, self.assumptions_ = None, assumptions
 
     @property
@@ -174,8 +174,8 @@ class WeakPairs(Autoencoder):
             warnings.warn(f"{still:.0%} of the pairs differ in all or in none of the latents (spread of their divergences below {SPREAD:g}): such pairs teach nothing", UserWarning, stacklevel=3)
         shared = v.shared_latents(v.Gaussian(mean[0::2], log_variance[0::2]), v.Gaussian(mean[1::2], log_variance[1::2]), self.changes).numpy().mean()
         self.assumptions_ = [
-            Assumption("pairs share some factors and change others", "failed" if still > 0.5 else "checked", f"{still:.0%} differ in all or in none; {shared:.0%} of latents shared"),
-            Assumption("factors are independent, and which change is not always the same", "untestable", "dependent factors are mixed"),
+            assumed("pairs share some factors and change others", "failed" if still > 0.5 else "checked", f"{still:.0%} differ in all or in none; {shared:.0%} of latents shared"),
+            assumed("factors are independent, and which change is not always the same", "untestable", "dependent factors are mixed"),
         ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Literal
 
 import numpy as np
@@ -180,7 +180,7 @@ def nonlinear_world(n: int = 4, degree: float = 2.0, d: int = 20, hidden: int = 
 def random_perceptron(n: int, d: int, hidden: int, layers: int, rng: np.random.Generator) -> Callable[[Array], Array]:
     """Return an untrained perceptron n → hidden (``layers`` times) → d with LeakyReLU .2, weights and biases U(±1/√fan-in)."""
     sizes = [n, *[hidden] * layers, d]
-    parts = [(rng.uniform(-1, 1, (a, b)) / np.sqrt(a), rng.uniform(-1, 1, b) / np.sqrt(a)) for a, b in zip(sizes, sizes[1:], strict=False)]
+    parts = [(rng.uniform(-1, 1, (a, b)) / np.sqrt(a), rng.uniform(-1, 1, b) / np.sqrt(a)) for a, b in pairwise(sizes)]
 
     def mix(z: Array) -> Array:
         x = np.asarray(z, float)
@@ -310,11 +310,10 @@ def action_world(n: int = 2, k: int = 2, d: int = 10, layers: int = 2, seed: int
     if k < n:
         raise UserError(f"actions of {k} dimensions cannot move {n} latents in every direction")
     rng = np.random.default_rng([seed, 5])
-    while True:
+    m = np.zeros((n, k))
+    while np.linalg.matrix_rank(m) < n or np.linalg.cond(m) > 4:
         m = rng.normal(size=(n, k))
-        if np.linalg.cond(m) < 4:
-            break
-    m = 1.5 * m / np.linalg.norm(m, axis=1, keepdims=True)
+        m *= 0.75 / np.linalg.norm(m, axis=1, keepdims=True)  # outcomes of actions between 1.25 and 2 then spread by 1.2 to 1.6, as in the specification
     a, b = rng.normal(size=(n, n)) + 2 * np.eye(n), rng.normal(size=n)
     mix: Callable[[Array], Array] = (lambda z: z @ a.T + b) if oracle else random_perceptron(n, d, 32, layers, rng)
     return ActionWorld(m, rng.choice([-1, 1], n) * rng.uniform(1, 2, n), mix)
