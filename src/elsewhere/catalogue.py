@@ -312,6 +312,12 @@ _CATALOGUE: dict[str, dict[str, Entry]] = {
             "which domains of a graph it holds in, and how far they lie from labels",
             (Option("learner", "text", "whose errors are mapped"), Option("encodings", "flag", "also draw the encodings by domain (fits it again)")),
         ),
+        "causal-map": Entry(
+            "elsewhere.causal.causal_map:CausalMap",
+            "what a causal learner found and whether to believe it: variables, graph, outcomes, checks",
+            (Option("learner", "text", "whose model is shown"), Option("question", "text", "the combination whose outcome is drawn: env_1+env_2")),
+        ),
+        "causal-arms": Entry("elsewhere.causal.causal_map:CausalArms", "does identification pay: static factors, interventions nobody tried, sensor noise"),
         "factors": Entry(
             "elsewhere.images.factor_map:FactorMap",
             "which values of known factors fail, and what predictions are pulled to",

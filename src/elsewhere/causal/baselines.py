@@ -19,11 +19,13 @@ from elsewhere.run import Run
 from elsewhere.task import Source
 
 
-class Unmixing(CausalLearner[CausalData]):
+class Unmixing(CausalLearner[Any]):
     """An encoder that finds no graph and knows no interventions: ``codec_`` is all it leaves."""
 
     no_graph: ClassVar[str] = "it finds no graph: what an intervention does cannot be said"
     answers: ClassVar[tuple[type, ...]] = (Interventions,)
+
+    codec_: Any
 
     @property
     def accepts(self) -> type:

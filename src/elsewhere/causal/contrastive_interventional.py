@@ -137,7 +137,7 @@ class ContrastiveInterventional(CausalLearner[Environments]):
         self.center_, self.spread_ = scales(np.asarray(data.of(0)) if len(shape) == 1 else data.inputs)
         codec = NetworkCodec(None, None, self.center_, self.spread_)
         x = codec.seen(data.inputs)
-        options = {"architecture": self.architecture} if self.architecture != "auto" else {}
+        options: dict[str, Any] = {"architecture": self.architecture} if self.architecture != "auto" else {}
         self.network_ = seeded(run, lambda: build("interventional-odds", shape=shape, head=False, latents=n, width=self.width, depth=self.depth, residual=self.residual, **options))
         self._train(x, np.asarray(data.environment), n, run)
         self.model_ = self._model(x, data, n, run)

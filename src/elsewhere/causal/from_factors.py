@@ -8,8 +8,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from elsewhere.causal.baselines import CausalData
-from elsewhere.causal.data import Environments, Pairs, Views
+from elsewhere.causal.data import CausalData, Environments, Pairs, Views
 from elsewhere.data import Array, Examples
 from elsewhere.errors import UserError
 from elsewhere.factors.world import FactorImages

@@ -80,7 +80,7 @@ class IdentifiableVae(CausalLearner[Environments]):
         self.center_, self.spread_ = scales(flat)
         x = torch.as_tensor(standardised(flat, self.center_, self.spread_))
         u = torch.eye(len(data.names))[torch.as_tensor(np.asarray(data.environment, np.int64))]
-        options = {"environments": len(data.names), "latents": n, "width": self.width, "depth": self.depth, "learn_variance": self.learn_variance}
+        options: dict[str, Any] = {"environments": len(data.names), "latents": n, "width": self.width, "depth": self.depth, "learn_variance": self.learn_variance}
         self.network_ = seeded(run, lambda: build("identifiable-vae", shape=[x.shape[1]], head=False, **options))
         size = min(self.batch, len(x))
         rows = order(len(x), run, size)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import numpy as np
 
 from elsewhere.causal.codecs import NetworkCodec
-from elsewhere.causal.data import CausalData, Environments, Gaussian, Interventions
+from elsewhere.causal.data import Environments, Gaussian, Interventions
 from elsewhere.causal.metrics import mean_correlation
 from elsewhere.causal.model import CausalModel, LinearCodec, Mechanisms
 from elsewhere.causal.predictions import Latents, Outcomes
-from elsewhere.data import Array
+from elsewhere.data import Array, Data
 from elsewhere.errors import NotOffered, UserError
 from elsewhere.learner import Learner
 from elsewhere.run import Run
@@ -22,7 +22,7 @@ from elsewhere.run import Run
 if TYPE_CHECKING:
     import pandas as pd
 
-D = TypeVar("D", bound=CausalData)
+D = TypeVar("D", bound=Data)
 STATES = ("checked", "failed", "untestable", "measured")
 DRAWN = 4000  # latents that are decoded where a distribution has no closed form
 
@@ -50,7 +50,7 @@ class CausalLearner(Learner[D, Any], Generic[D]):
         found = self.__dict__.get("model_")
         if found is None:
             raise NotOffered(self.no_graph or f"{type(self).__name__} is not fitted")
-        return found  # type: ignore[no-any-return]
+        return found
 
     @property
     def graph(self) -> Array:
@@ -135,7 +135,7 @@ def observations(data: Any) -> Any:
 
 def answered(model: CausalModel, asked: Interventions, features: Sequence[str] = (), size: int = DRAWN) -> Outcomes:
     """Return the model's answers: normal distributions where the codec is linear, rows that are drawn and decoded else."""
-    strength = np.asarray(asked.strength, float)
+    strength: list[float] = np.asarray(asked.strength, float).tolist()
     if not model.hard:
         return Outcomes(None, asked, "soft interventions identify no latent alone: do(…) is not defined")
     if isinstance(model.codec, LinearCodec):
@@ -191,6 +191,6 @@ def checked_columns(data: Environments) -> None:
             row, column = np.argwhere(bad)[0]
             raise UserError(f"feature {names[column]!r} has {int(bad[:, column].sum())} missing or infinite values in environment {name!r}, first in its row {row}")
     whole = np.asarray(x, float)
-    still = np.flatnonzero(np.ptp(whole, axis=0) == 0) if len(whole) else []
+    still: Array = np.flatnonzero(np.ptp(whole, axis=0) == 0) if len(whole) else np.empty(0, int)
     if len(still):
         raise UserError(f"feature {names[still[0]]!r} is constant: leave it out")

@@ -223,9 +223,9 @@ class MultiView(CausalLearner[Views]):
         sizes = range(2, k + 1) if self.subsets == "all" else (2,)
         subsets = [list(v) for m in sizes for v in combinations(range(k), m) if self.subsets != "anchor" or v[0] == 0]
         shared = {tuple(v): data.shared(v) for v in subsets}
-        for v in combinations(range(k), 2):
-            if v in shared and not shared[v]:
-                raise UserError(f"views {v[0]} and {v[1]} share no latent: there is nothing to align them by; leave one away, or say subsets='anchor'")
+        for two in combinations(range(k), 2):
+            if two in shared and not shared[two]:
+                raise UserError(f"views {two[0]} and {two[1]} share no latent: there is nothing to align them by; leave one away, or say subsets='anchor'")
         subsets = [v for v in subsets if shared[tuple(v)]]
         count = {tuple(v): self.count or len(shared[tuple(v)]) for v in subsets}
         if self.selection == "concat":

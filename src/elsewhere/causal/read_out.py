@@ -55,7 +55,7 @@ class ReadOut(Learner[Environments, Any]):
         if self.head is None and not told:
             raise UserError("this encoder is told no variables: say what reads them off, head=ridge-regression")
         codes = self._codes(data, run)
-        self.head_ = None if self.head is None else copy.deepcopy(self.head).fit(Source(Examples(codes, data.labels)), run)
+        self.head_: Any = None if self.head is None else copy.deepcopy(self.head).fit(Source(Examples(codes, data.labels)), run)
         read = self._read(codes, run)
         environment = np.asarray(data.environment)
         self.names_ = [str(n) for n in data.names]
@@ -70,7 +70,7 @@ class ReadOut(Learner[Environments, Any]):
             return ValuePrediction(self._read(self._codes(data, run), run))
         if data.of != "latents":
             return Outcomes(None, data, "a read-out speaks of the true variables, not of x")
-        strength = np.asarray(data.strength, float)
+        strength: list[float] = np.asarray(data.strength, float).tolist()
         if self.rule == "additive":
             return Outcomes(tuple(additive(self.single_, [self._code(n) for n in names], s) for names, s in zip(data.do, strength, strict=True)), data)
         if self.linear_ is not None:
@@ -99,7 +99,7 @@ class ReadOut(Learner[Environments, Any]):
         return np.asarray(self.encoder_.represent(data, run), float)
 
     def _read(self, codes: Array, run: Run) -> Array:
-        if self.head is None:
+        if self.head_ is None:
             return codes
-        made = np.asarray(self.head_.predict(Examples(codes), run).mean, float)
+        made: Array = np.asarray(self.head_.predict(Examples(codes), run).mean, np.float64)
         return made if made.ndim == 2 else made[:, None]

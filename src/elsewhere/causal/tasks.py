@@ -139,14 +139,15 @@ def unseen_pairs(seed: int = 0, n: int = 5, d: int = 10, size: int = 2000, densi
     others = [p for p in world.pairs() if not world.joined(p)]
     singles = [(k,) for k in range(1, n + 1)]
     domains: list[Domain[Any]] = [
-        Domain("single interventions", asked(world, singles), "home", {"joined": False}),
+        Domain("single interventions", asked(world, singles), "home", {"strength": 1.0}),
         Domain("held-out rows", held, "home"),
         Domain("all pairs", asked(world, world.pairs())),
     ]
     for name, pairs in (("pairs joined by an edge", joined), ("other pairs", others)):
         if pairs:
             domains.append(Domain(name, asked(world, pairs), about={"joined": name != "other pairs"}))
-    domains.append(Domain("doubled strength", asked(world, singles, 2.0)))
+    for name, strength in (("half the strength", 0.5), ("doubled strength", 2.0), ("tripled strength", 3.0)):
+        domains.append(Domain(name, asked(world, singles, strength), about={"strength": strength}))
     return Task(source, domains, [RELATIVE, MCC, *graph_metrics(world.graph, world.targets, held)], FINDINGS)
 
 
@@ -210,7 +211,7 @@ def nonlinear_task(seed: int = 0, n: int = 4, degree: float = 2.0, d: int = 20, 
     pairs = rows(world.pairs())
     floor = Metric("linear_floor", lambda learner, data: _floor(data), of="learner")
     domains: list[Domain[Any]] = [Domain("held-out rows", held, "home"), Domain("pairs", pairs)]
-    return Task(source, domains, [MCC, RELATIVE, ENERGY, *graph_metrics(world.graph, world.targets, held), floor], FINDINGS)
+    return Task(source, domains, [MCC, RELATIVE, ENERGY, *graph_metrics(world.graph, world.targets, held), floor])
 
 
 def _floor(data: Any) -> float:
@@ -238,7 +239,7 @@ def actions(seed: int = 0, n: int = 2, k: int = 2, d: int = 10, size: int = 10_0
     domains += [Domain(f"{reach:g} times as strong", there(reach), about={"reach": reach}) for reach in (1.25, 1.5, 2.0)]
     error = Metric("effect_error", lambda p, data: np.abs(np.asarray(p.mean, float) - data.labels), higher_is_better=False)
     outside = Metric("outside", lambda p, data: _outside(p), higher_is_better=False)
-    return Task(Source(world.draw(size, rng)), domains, [error, outside], FINDINGS)
+    return Task(Source(world.draw(size, rng)), domains, [error, outside])
 
 
 def _outside(prediction: Any) -> float:
@@ -269,7 +270,7 @@ def views(seed: int = 0, size: int = 20_000, dependence: float = 0.0, layers: in
         return measure
 
     metrics = [Metric("content_r2", block(True), of="learner"), Metric("style_r2", block(False), higher_is_better=False, of="learner"), MCC]
-    return Task(Source(data.take(order[HELD:])), [Domain("held-out views", held, "home")], metrics, FINDINGS)
+    return Task(Source(data.take(order[HELD:])), [Domain("held-out views", held, "home")], metrics)
 
 
 @task("causal/box", learners=("contrastive-inversion",))
@@ -278,7 +279,7 @@ def box(seed: int = 0, n: int = 4, size: int = 20_000, deviation: float = 0.05, 
     data = worlds.box_pairs(size + HELD, n, seed, deviation, p)
     held = data.take(np.arange(HELD))
     linear = Metric("linear_r2", lambda prediction, asked: m.linear_r2(values_of(prediction)[:, :n], _truth(asked)))
-    return Task(Source(data.take(np.arange(HELD, len(data)))), [Domain("held-out views", held, "home")], [linear, MCC], FINDINGS)
+    return Task(Source(data.take(np.arange(HELD, len(data)))), [Domain("held-out views", held, "home")], [linear, MCC])
 
 
 @task("causal/transitions", learners=("binary-interactions", "principal-components:latents=8"))
@@ -286,7 +287,7 @@ def steps(seed: int = 0, n: int = 4, size: int = 20_000, layers: int = 3, kind: 
     """A system that actions touch now and then, one variable at a time: which are its variables? (spec 05, 6.6)"""
     data = worlds.transitions(size + HELD, n, seed, layers, kind=kind)  # type: ignore[arg-type]
     matrix = Metric("r2", lambda prediction, asked: m.assigned_r2(_truth(asked), values_of(prediction)))
-    return Task(Source(data.take(np.arange(size))), [Domain("held-out steps", data.take(np.arange(size, size + HELD)), "home")], [MCC, matrix], FINDINGS)
+    return Task(Source(data.take(np.arange(size))), [Domain("held-out steps", data.take(np.arange(size, size + HELD)), "home")], [MCC, matrix])
 
 
 @task("balls/pairs", learners=("weak-pairs", "autoencoder"))
@@ -295,7 +296,7 @@ def ball_pairs(seed: int = 0, balls: int = 2, size: int = 10_000, change: str = 
     run = Run(seed)
     data = pairs_of_balls(size + HELD // 2, balls, run.rng("sample"), change, side, occlusion)
     held = data.take(np.arange(size, len(data)))
-    return Task(Source(data.take(np.arange(size))), [Domain("held-out pairs", held, "home")], [DCI, MCC], FINDINGS)
+    return Task(Source(data.take(np.arange(size))), [Domain("held-out pairs", held, "home")], [DCI, MCC])
 
 
 def pairs_of_balls(size: int, count: int, rng: np.random.Generator, change: str | int = "random", side: int = 32, occlusion: bool = False) -> Pairs:

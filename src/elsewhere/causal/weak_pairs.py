@@ -81,7 +81,7 @@ class Autoencoder(Unmixing):
     def _begin(self, x: Any, run: Run) -> None:
         shape = [int(s) for s in np.shape(x)[1:]]
         self.center_, self.spread_ = scales(x)
-        options = {"architecture": self.architecture} if self.architecture != "auto" else {}
+        options: dict[str, Any] = {"architecture": self.architecture} if self.architecture != "auto" else {}
         self.network_ = seeded(run, lambda: build("autoencoder", shape=shape, head=False, latents=self.latents, width=self.width, depth=self.depth, **options))
 
     def _seen(self, x: Any) -> Any:

@@ -202,7 +202,7 @@ def invertible_mlp(n: int, layers: int = 3, rng: np.random.Generator | None = No
     """
     rng = rng or np.random.default_rng(0)
     least = _good_condition(n)
-    matrices = []
+    matrices: list[Array] = []
     while len(matrices) < layers:
         w = rng.uniform(-1, 1, (n, n))
         w /= np.linalg.norm(w, axis=0)
