@@ -216,7 +216,7 @@ class ConditionalGaussian(Rule):
         from elsewhere.causal.conditional import fit_conditional
 
         super().fit(source, run)
-        self.network_, self.center_, self.spread_ = fit_conditional(source.train, self.width, self.steps, self.batch, self.learning_rate, run)
+        self.network_, self.center_, self.back_ = fit_conditional(source.train, self.width, self.steps, self.batch, self.learning_rate, run)
         return self
 
     def combined(self, environments: Sequence[int], strength: float) -> Gaussian:
@@ -226,4 +226,5 @@ class ConditionalGaussian(Rule):
         done[0, [k - 1 for k in environments if k]] = strength
         with torch.no_grad():
             mean, lower = (v[0].numpy().astype(float) for v in self.network_(done))
-        return Gaussian(self.center_ + mean * self.spread_, (lower * self.spread_[:, None]) @ (lower * self.spread_[:, None]).T)
+        root = self.back_ @ lower
+        return Gaussian(self.center_ + self.back_ @ mean, root @ root.T)

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from elsewhere.batching import order
-from elsewhere.causal.codecs import scales
 from elsewhere.causal.data import Environments
 from elsewhere.data import Array
 from elsewhere.nn.building import build
 from elsewhere.nn.learners import seeded
 from elsewhere.run import Run
 from elsewhere.training import Descent, adam, cosine, train
+
+SMALLEST = 1e-9  # of the largest variance: directions with less do not vary
 
 
 class MeanAndFactor(nn.Module):
@@ -57,15 +58,16 @@ def negative_log_likelihood(network: Any, batch: Seen) -> Tensor:
 
 
 def fit_conditional(data: Environments, width: int, steps: int, batch: int, learning_rate: float, run: Run) -> tuple[Any, Array, Array]:
-    """Fit the network on standardised x, and return it with center and spread of x."""
+    """Fit the network on whitened x, in the directions in which x varies at all; return it with the center [d] and the way back [d, directions]."""
     flat = np.asarray(data.inputs, float).reshape(len(data), -1)
-    center, spread = scales(flat)
-    assert center is not None
-    assert spread is not None
-    x = torch.as_tensor((flat - center) / spread, dtype=torch.float32)
+    center = flat.mean(0)
+    values, vectors = np.linalg.eigh(np.cov((flat - center).T).reshape(flat.shape[1], -1))
+    kept = values > SMALLEST * values[-1]
+    back = vectors[:, kept] * np.sqrt(values[kept])
+    x = torch.as_tensor((flat - center) @ (vectors[:, kept] / np.sqrt(values[kept])), dtype=torch.float32)
     one_hot = torch.eye(len(data.names))[:, 1:]
     done, rows = one_hot[torch.as_tensor(np.asarray(data.environment, np.int64))], order(len(data), run, batch)
     network = seeded(run, lambda: build("conditional-gaussian", shape=[len(data.names) - 1], head=False, outputs=x.shape[1], width=width))
     draw: Callable[[int], Seen] = lambda step: Seen(x[rows(step)], done[rows(step)])  # noqa: E731
     train(Descent(network, negative_log_likelihood, adam(learning_rate), cosine(steps), clip=10.0), draw, run, steps=steps)
-    return network, center, spread
+    return network, center, back

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from elsewhere.causal.data import Environments, Interventions
 from elsewhere.causal.decoding import fit_decoder
 from elsewhere.causal.learning import CausalLearner, assumed, checked_columns, checked_environments, measured
 from elsewhere.causal.linear import mechanisms, start_order
-from elsewhere.causal.model import CausalModel
+from elsewhere.causal.metrics import closure
+from elsewhere.causal.model import CausalModel, Mechanisms
 from elsewhere.causal.networks import acyclicity
 from elsewhere.data import Array
 from elsewhere.errors import UserError
@@ -83,6 +84,7 @@ class ContrastiveInterventional(CausalLearner[Environments]):
 
     Args:
         latents: how many; default: as many as interventional environments.
+        interventions: "hard" cut their target from its causes; "soft" change how it depends on them: then only who is an ancestor of whom is identified.
         width, depth, residual: of the perceptron for vectors; pictures get convolutions.
         architecture: of pictures: "auto" (strided convolutions) or "keypoints" (mean places of maps).
         epochs: passes over the interventional rows.
@@ -104,6 +106,7 @@ class ContrastiveInterventional(CausalLearner[Environments]):
     answers: ClassVar[tuple[type, ...]] = (Interventions,)
 
     latents: int | None = None
+    interventions: Literal["hard", "soft"] = "hard"
     width: int = 512
     depth: int = 1
     residual: bool = False
@@ -138,12 +141,13 @@ class ContrastiveInterventional(CausalLearner[Environments]):
         codec = NetworkCodec(None, None, self.center_, self.spread_)
         x = codec.seen(data.inputs)
         options: dict[str, Any] = {"architecture": self.architecture} if self.architecture != "auto" else {}
+        options |= {"soft": True} if self.interventions == "soft" else {}
         self.network_ = seeded(run, lambda: build("interventional-odds", shape=shape, head=False, latents=n, width=self.width, depth=self.depth, residual=self.residual, **options))
         self._train(x, np.asarray(data.environment), n, run)
         self.model_ = self._model(x, data, n, run)
         self.assumptions_ = [
             assumed("the latents are linear Gaussian", "untestable", "the mixing is free: any latents can be bent"),
-            assumed("each environment acts on one latent of its own, and cuts it from its causes", "untestable", f"{n} environments for {n} latents"),
+            assumed("each environment acts on one latent of its own" + (", and cuts it from its causes" if self.interventions == "hard" else ""), "untestable", f"{n} environments for {n} latents"),
             assumed("the environments can be told apart", *self._told_apart(x, data)),
             assumed("the graph has no cycle", "checked" if self.cycle_ < 1e-3 else "failed", f"tr exp(A ∘ A) - n = {self.cycle_:.2g}"),
         ]
@@ -194,12 +198,15 @@ class ContrastiveInterventional(CausalLearner[Environments]):
         self.cycle_ = float(acyclicity(torch.from_numpy(np.where(np.abs(self.adjacency_) > EDGE, self.adjacency_, 0.0))))
         sequence = start_order(np.abs(self.adjacency_).T)
         found = mechanisms(np.cov(z[environment == 0].T, bias=True).reshape(n, n), int((environment == 0).sum()), sequence)
+        hard = self.interventions == "hard"
+        if not hard:
+            found = Mechanisms(closure(found.graph).astype(float), found.intercept, found.variance)
         own = [z[environment == m + 1, m] for m in range(n)]
         codec = NetworkCodec(self.network_, None, self.center_, self.spread_, shift, scale)
         if self.decoded:
             codec.decoder, codec.logits = fit_decoder(z, x, replace(run, trial=run.trial and f"{run.trial}-decoder"))
         targets = np.r_[-1, np.arange(n)]
-        return CausalModel(tuple(f"z{k + 1}" for k in range(n)), tuple(map(str, data.names)), codec, found, targets, np.r_[0.0, [v.mean() for v in own]], np.r_[0.0, [v.var() for v in own]])
+        return CausalModel(tuple(f"z{k + 1}" for k in range(n)), tuple(map(str, data.names)), codec, found, targets, np.r_[0.0, [v.mean() for v in own]], np.r_[0.0, [v.var() for v in own]], hard)
 
     def learnt_edges(self) -> Array:
         """Return the graph as the reference reads it, |A| > .3 between latents of unit variance: [i, j] is True where i → j.

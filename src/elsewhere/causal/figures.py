@@ -66,13 +66,12 @@ def graph_figure(weights: Array, names: Sequence[str], truth: Array | None = Non
             w = float(weights[i, j])
             start, end = _between((x[i], y[i]), (x[j], y[j]), 0.13)
             notes.append(_arrow(start, end, colour if truth is not None else "#4c6ef5", 1 + 3 * abs(w) / largest, dash))
-            middle = (0.6 * start[0] + 0.4 * end[0], 0.6 * start[1] + 0.4 * end[1])
+            middle = _beside(start, end)
             figure.add_scatter(
                 x=[middle[0]],
                 y=[middle[1]],
-                mode="markers+text",
+                mode="text",
                 text=[f"{w:.2f}" if w else ""],
-                marker={"size": 18, "color": "#ffffff", "opacity": 0.8, "line": {"width": 0}},
                 textfont={"size": 11, "color": colour if truth is not None else "#364fc7"},
                 name=kind,
                 legendgroup=kind,
@@ -95,6 +94,14 @@ def _between(a: tuple[float, float], b: tuple[float, float], gap: float) -> tupl
     unit = step / np.linalg.norm(step)
     start, end = np.array(a) + gap * unit, np.array(b) - gap * unit
     return (float(start[0]), float(start[1])), (float(end[0]), float(end[1]))
+
+
+def _beside(start: tuple[float, float], end: tuple[float, float]) -> tuple[float, float]:
+    """Return where the weight of an edge is written: a little beside it, nearer to its start."""
+    step = np.array(end) - np.array(start)
+    across = np.array([-step[1], step[0]]) / np.linalg.norm(step)
+    at = np.array(start) + 0.4 * step + 0.09 * across
+    return float(at[0]), float(at[1])
 
 
 def _arrow(start: tuple[float, float], end: tuple[float, float], colour: str, width: float, dash: str) -> dict[str, Any]:

@@ -91,15 +91,17 @@ def pixels(shape: Sequence[int], latents: int) -> ConvDecoder:
 class InterventionalOdds(nn.Module):
     """h(x), and the log-odds that x is observational rather than of environment m (Buchholz et al. 2023).
 
-    logit_m(x) = β_m + γ_m z_m + (λ_m z_m)² - (B_m: z)², z = h(x), B = diag(s) (I - A ∘ offdiag).
+    logit_m(x) = β_m + γ_m z_m + (λ_m z_m)² - (B_m: z)², z = h(x), B = diag(s) (I - A ∘ offdiag). With ``soft`` the target keeps causes of its own in its
+    environment: z_m is replaced by (I - A' ∘ offdiag)_m: z.
     """
 
-    def __init__(self, encoder: nn.Module, latents: int) -> None:
+    def __init__(self, encoder: nn.Module, latents: int, soft: bool = False) -> None:
         super().__init__()
         self.encoder, self.width = encoder, latents
         self.bias, self.slope = nn.Parameter(torch.zeros(latents)), nn.Parameter(torch.ones(latents))
         self.curve, self.scale = nn.Parameter(torch.ones(latents)), nn.Parameter(torch.ones(latents))
         self.edges = nn.Parameter(torch.zeros(latents, latents))
+        self.kept = nn.Parameter(torch.zeros(latents, latents)) if soft else None
 
     def adjacency(self) -> Tensor:
         """Return A without its diagonal: A[m, j] is the effect of latent j on latent m."""
@@ -113,12 +115,14 @@ class InterventionalOdds(nn.Module):
         """Return the logits [b] of codes z [b, n] for environments m [b] (0 for the first in which something was done)."""
         rows = self.scale[:, None] * (torch.eye(self.width, device=z.device) - self.adjacency())
         own = z.gather(1, m[:, None])[:, 0]
+        if self.kept is not None:
+            own = own - ((self.kept - torch.diag_embed(torch.diagonal(self.kept)))[m] * z).sum(1)
         return self.bias[m] + self.slope[m] * own + (self.curve[m] * own).square() - (rows[m] * z).sum(1).square()
 
 
-def interventional_odds(shape: Sequence[int], latents: int, width: int = 512, depth: int = 1, residual: bool = False, architecture: str = "auto") -> InterventionalOdds:
+def interventional_odds(shape: Sequence[int], latents: int, width: int = 512, depth: int = 1, residual: bool = False, architecture: str = "auto", soft: bool = False) -> InterventionalOdds:
     """Build the network of contrastive-interventional."""
-    return InterventionalOdds(code(shape, latents, width, depth, 0.2, residual, architecture), latents)
+    return InterventionalOdds(code(shape, latents, width, depth, 0.2, residual, architecture), latents, soft)
 
 
 def acyclicity(a: Tensor) -> Tensor:
