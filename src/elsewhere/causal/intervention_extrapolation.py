@@ -16,7 +16,6 @@ from elsewhere.batching import in_batches, order
 from elsewhere.causal.codecs import NetworkCodec, scales
 from elsewhere.causal.data import Actions
 from elsewhere.causal.learning import CausalLearner, assumed
-from elsewhere.causal.predictions import Latents
 from elsewhere.data import Array
 from elsewhere.errors import UserError
 from elsewhere.nn.building import build
@@ -164,12 +163,14 @@ class InterventionExtrapolation(CausalLearner[Actions]):
         phi = self.represent(data, run)
         return Effect(self._outcome(phi, phi - np.c_[np.ones(len(phi)), data.action] @ self.linear_))
 
+    def represent(self, data: Any, run: Run = Run()) -> Array:
+        """Return the latents [N, n] of observations; of actions that were not observed the mean latents under them."""
+        if data.inputs is None:
+            return np.asarray(np.c_[np.ones(len(data)), data.action] @ self.linear_)
+        return self.encode(data.inputs)
+
     def encode(self, x: Any) -> Array:
         return (self._code(x) - self.shift_) / self.scale_
-
-    def latents_of(self, data: Actions) -> Latents:
-        """Return the latents of observations."""
-        return Latents(self.represent(data))
 
     def _count(self, data: Actions) -> int:
         return self.latents or (np.shape(data.inputs)[1] if self.encoder == "identity" else np.shape(data.action)[1])

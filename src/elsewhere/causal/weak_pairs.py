@@ -171,11 +171,8 @@ class WeakPairs(Autoencoder):
         delta = v.changes(v.Gaussian(mean[0::2], log_variance[0::2]), v.Gaussian(mean[1::2], log_variance[1::2])).numpy()
         still = float((np.ptp(delta, axis=1) < SPREAD).mean())
         if still > 0.5:
-            warnings.warn(
-                f"{still:.0%} of the pairs differ in all or in none of the latents (spread of their divergences below {SPREAD:g}): such pairs teach nothing, or the code has collapsed (lower beta, train longer)",
-                UserWarning,
-                stacklevel=3,
-            )
+            told = f"{still:.0%} of the pairs differ in all or in none of the latents (spread of their divergences below {SPREAD:g})"
+            warnings.warn(f"{told}: such pairs teach nothing, or the code has collapsed (lower beta, train longer)", UserWarning, stacklevel=3)
         shared = v.shared_latents(v.Gaussian(mean[0::2], log_variance[0::2]), v.Gaussian(mean[1::2], log_variance[1::2]), self.changes).numpy().mean()
         self.assumptions_ = [
             assumed("pairs share some factors and change others", "failed" if still > 0.5 else "checked", f"{still:.0%} differ in all or in none; {shared:.0%} of latents shared"),
