@@ -507,7 +507,7 @@ def test_effects_of_actions_are_the_integral() -> None:
     mean = world.m @ a
 
     def density(v2: float, v1: float) -> float:
-        return float(worlds.outcome((mean + [v1, v2])[None])[0] * norm.pdf(v1) * norm.pdf(v2))
+        return float(worlds.outcome((mean + np.array([v1, v2]))[None])[0] * norm.pdf(v1) * norm.pdf(v2))
 
     wanted = dblquad(density, -7, 7, -7, 7, epsabs=1e-6)[0]
     assert world.effect(a)[0] == pytest.approx(wanted, abs=0.02)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -187,7 +187,7 @@ def views_loss(codes: list[Tensor], others: list[Tensor], subsets: list[tuple[in
     for views, at in zip(subsets, places, strict=True):
         blocks = [codes[k][:, i] for k, i in zip(views, at, strict=True)]
         against = [others[k][:, i] for k, i in zip(views, at, strict=True)]
-        positive = sum((a - b).abs().pow(p).sum(1) for a, b in zip(blocks[:-1], blocks[1:], strict=True))
+        positive = sum((a - b).abs().pow(p).sum(1) for a, b in pairwise(blocks))
         negative = sum((a[:, None] - b[None]).abs().pow(p).sum(2) for a, b in zip(blocks, against, strict=True))
         logits = -torch.cat([negative, positive[:, None]], 1) / temperature
         total = total + (positive / temperature + torch.logsumexp(logits, 1) - math.log(logits.shape[1])).mean()

@@ -209,7 +209,7 @@ def reader_options(name: str, options: dict[str, Any], thing: Any = None) -> dic
 def _read(thing: Any, wanted: Sequence[NamedLearner], reader: str | None, options: dict[str, Any]) -> TaskFunction:
     name = reader_for(thing, reader, options)
     entry = catalogue.entry("readers", name)
-    if not entry.takes:
+    if not (entry.takes or entry.also):
         raise UserError(f"reader {name!r} only reads new data for a fitted model")
     listed = reader_options(name, options, thing)
     carried = [c for n in wanted for c in n.learner.reads]

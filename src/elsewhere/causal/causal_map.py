@@ -10,7 +10,7 @@ import pandas as pd
 
 from elsewhere.causal import figures as f
 from elsewhere.causal.data import Environments, Interventions, Transitions
-from elsewhere.causal.evidence import intervention_errors, new_factor_r2
+from elsewhere.causal.evidence import IDENTIFIED, intervention_errors, new_factor_r2
 from elsewhere.causal.metrics import correlations, matched
 from elsewhere.causal.predictions import Outcomes, moments
 from elsewhere.data import Array
@@ -218,9 +218,10 @@ def _verdict(static: pd.DataFrame, pairs: pd.DataFrame) -> str:
     if len(static):
         there = static[static.split == "extrapolation"].set_index("learner").value
         if len(there):
-            best = there.drop("supervised", errors="ignore")
-            first = f"On factors beyond their range the supervised network has R² {there.get('supervised', float('nan')):.2f}"
-            said.append(f"{first}, the best learner that was told which pictures belong together {best.max():.2f} ({best.idxmax()}).")
+            said.append(f"On factors beyond their range the supervised network has R² {there.get('supervised', float('nan')):.2f}")
+            identified = there[[name for name in there.index if str(name).startswith(IDENTIFIED)]]
+            more = f"the best learner that was told which pictures belong together {identified.max():.2f} ({identified.idxmax()})" if len(identified) else "no identified learner was run"
+            said[-1] += f", {more}."
     told = pairs[pairs.domain == "pairs"].set_index("learner").value.sort_values()
     if len(told):
         said.append("Under pairs of interventions nobody tried the relative errors are " + ", ".join(f"{name} {value:.2f}" for name, value in told.items()) + " (1: nothing happens).")
