@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import causal
 import graphs
 import networks
 import numpy as np
@@ -181,6 +182,7 @@ PARTS |= {name: partial(part, told) for name, part in (("heads", networks.heads)
 PARTS |= {name: partial(getattr(pictures, name), told) for name in ("worlds", "corruptions", "groups", "probes", "trial", "seeds", "folders")}
 PARTS |= {name: partial(getattr(graphs, name), told) for name in ("aggregation", "teacher", "sampling", "search", "tree", "texts", "million", "relations")}
 PARTS |= {name: partial(getattr(values, name), told) for name in ("removal", "pydvl", "streaming", "values", "merging", "heads_cost", "group_tables", "parity_time")}
+PARTS |= {name: partial(getattr(causal, name), told) for name in ("linear_method", "subsets_of_views", "many_interventions", "streamed")}
 
 
 def main(room: str = "") -> None:
