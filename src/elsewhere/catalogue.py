@@ -366,6 +366,7 @@ _CATALOGUE: dict[str, dict[str, Entry]] = {
         "touched-variables": Entry("elsewhere.studies:touched-variables.toml", "variables that unknown actions touch"),
         "causal-elsewhere": Entry("elsewhere.studies:causal-elsewhere.toml", "does identification pay out of distribution? three arms (an evening on 2 cores)"),
         "causal-elsewhere-moved": Entry("elsewhere.studies:causal-elsewhere-moved.toml", "what would have to be true for a causal learner to extrapolate: two ways"),
+        "causal-elsewhere-affine": Entry("elsewhere.studies:causal-elsewhere-affine.toml", "a third way: a code that is affine in the factors, from near pairs everywhere"),
         "acs-wages-elsewhere": Entry("elsewhere.studies:acs-wages.toml", "trained in California: no gap worth explaining"),
     },
     "networks": {

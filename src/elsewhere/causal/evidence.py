@@ -11,7 +11,7 @@ from elsewhere.data import Array
 if TYPE_CHECKING:
     from elsewhere.assay.result import Result
 
-IDENTIFIED = ("pairs", "views", "environments")  # how labels of learners begin that are told which images belong together
+IDENTIFIED = ("pairs", "views", "environments", "neighbours")  # how labels of learners begin that are told which images belong together
 SUPERVISED = "supervised"
 
 
@@ -57,6 +57,16 @@ def places_beat_supervised(result: Result) -> Array:
 def places_beat_supervised_places(result: Result) -> Array:
     """Way 2, its control: the same minus the supervised network with that encoder."""
     return _best_gain(result, ("pairs by places", "views by places"), "supervised by places")
+
+
+def neighbours_beat_supervised(result: Result) -> Array:
+    """Way 3: a code from near pairs everywhere, with a linear read-out, minus the supervised network."""
+    return _best_gain(result, ("neighbours everywhere",), SUPERVISED)
+
+
+def neighbours_beat_home_neighbours(result: Result) -> Array:
+    """Way 3, its control: the same minus near pairs of the training part alone, with the encoder of places."""
+    return _best_gain(result, ("neighbours everywhere by places",), "home neighbours by places")
 
 
 def intervention_errors(result: Result) -> pd.DataFrame:

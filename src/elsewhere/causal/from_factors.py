@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from elsewhere.causal.data import CausalData, Environments, Pairs, Views
+from elsewhere.causal.multi_view import ContrastiveInversion
 from elsewhere.data import Array, Examples
 from elsewhere.errors import UserError
 from elsewhere.factors.world import FactorImages
@@ -22,12 +23,14 @@ from elsewhere.task import Source
 class FromFactors(Learner[FactorImages, Any]):
     """An encoder of this room on images of known factors: what it learns from is drawn from those images, by their factors.
 
-    Pairs differ in some factors, environment m has factor m moved to the upper half of its values, and the views of an image are itself and, for each
-    factor, another in which that factor alone is drawn anew. The values of the factors decide only which images are put together; the encoder never sees them.
+    Pairs differ in some factors; environment m has factor m moved to the upper half of its values; the views of an image are itself and, for each
+    factor, another in which that factor alone is drawn anew; for contrastive inversion they are itself and one a small step away. The values of the
+    factors decide only which images are put together: the encoder never sees them.
 
     Args:
         encoder: ``weak-pairs``, ``contrastive-interventional``, ``multi-view``, ``autoencoder`` …
         size: pairs, sets of views, or images of each environment that are drawn.
+        walk: rate of the Laplace walk from an image to a near one, for contrastive inversion: steps of ln(size) / walk values of each factor.
         everywhere: also draw from images of other domains, where the task grants them without their labels.
 
     Examples:
@@ -42,6 +45,7 @@ class FromFactors(Learner[FactorImages, Any]):
 
     encoder: Learner[Any, Any]
     size: int = 20_000
+    walk: float = 2.0
     everywhere: bool = False
 
     @property
@@ -69,6 +73,9 @@ class FromFactors(Learner[FactorImages, Any]):
         rows = rng.integers(len(images), size=self.size)
         partners = Partners(images.values, images.factors.sizes, [images.factors.names.index(n) for n in images.factors.unordered])
         kind = self.encoder.accepts
+        if isinstance(self.encoder, ContrastiveInversion):
+            full = tuple(range(len(images.factors)))
+            return Views((_at(images, rows), _at(images, partners.walked(rows, self.walk, rng))), (full, full))
         if kind is Pairs:
             return Pairs(_at(images, np.stack([rows, partners.changed(rows, "random", rng)], 1)))
         if kind is Views:
