@@ -77,6 +77,11 @@ class IndependentComponents(Unmixing):
     Args:
         latents: how many; default: one an environment in which something was done.
         steps: at most so many iterations.
+
+    Examples:
+        >>> data = Environments(np.random.default_rng(0).uniform(size=(60, 3)), np.arange(60) % 3)
+        >>> IndependentComponents().fit(Source(data)).encode(data.inputs).shape
+        (60, 2)
     """
 
     latents: int | None = None
@@ -171,7 +176,14 @@ def additive(single: Sequence[Gaussian], environments: Sequence[int], strength: 
 
 @dataclass
 class AdditiveInterventions(Rule):
-    """The additive baseline: effects of single interventions on mean and covariance are added up."""
+    """The additive baseline: effects of single interventions on mean and covariance are added up.
+
+    Examples:
+        >>> from elsewhere.causal.worlds import linear_gaussian_world
+        >>> data = linear_gaussian_world(2, 3, shifts=True).environments(50, np.random.default_rng(0))
+        >>> AdditiveInterventions().fit(Source(data)).predict(Interventions((("env_1", "env_2"),))).each[0].mean.shape
+        (3,)
+    """
 
     def combined(self, environments: Sequence[int], strength: float) -> Gaussian:
         return additive(self.single_, environments, strength)
@@ -179,7 +191,14 @@ class AdditiveInterventions(Rule):
 
 @dataclass
 class NearestIntervention(Rule):
-    """The single intervention whose distribution is nearest to the additive prediction, of those that are combined, stands for the combination."""
+    """The single intervention whose distribution is nearest to the additive prediction, of those that are combined, stands for the combination.
+
+    Examples:
+        >>> from elsewhere.causal.worlds import linear_gaussian_world
+        >>> data = linear_gaussian_world(2, 3, shifts=True).environments(50, np.random.default_rng(0))
+        >>> NearestIntervention().fit(Source(data)).predict(Interventions((("env_1", "env_2"),))).each[0].mean.shape
+        (3,)
+    """
 
     def combined(self, environments: Sequence[int], strength: float) -> Gaussian:
         from elsewhere.causal.metrics import wasserstein
@@ -190,7 +209,14 @@ class NearestIntervention(Rule):
 
 @dataclass
 class NoChange(Rule):
-    """Nothing happens: the observational distribution."""
+    """Nothing happens: the observational distribution.
+
+    Examples:
+        >>> from elsewhere.causal.worlds import linear_gaussian_world
+        >>> data = linear_gaussian_world(2, 3, shifts=True).environments(50, np.random.default_rng(0))
+        >>> NoChange().fit(Source(data)).predict(Interventions((("env_1", "env_2"),))).each[0].mean.shape
+        (3,)
+    """
 
     def combined(self, environments: Sequence[int], strength: float) -> Gaussian:
         return self.single_[0]
@@ -205,6 +231,12 @@ class ConditionalGaussian(Rule):
     Args:
         width: of the two hidden layers.
         steps, batch, learning_rate: of AdamW.
+
+    Examples:
+        >>> from elsewhere.causal.worlds import linear_gaussian_world
+        >>> data = linear_gaussian_world(2, 3, shifts=True).environments(50, np.random.default_rng(0))
+        >>> ConditionalGaussian(steps=2).fit(Source(data)).predict(Interventions((("env_1", "env_2"),))).each[0].mean.shape
+        (3,)
     """
 
     width: int = 64

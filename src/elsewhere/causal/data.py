@@ -140,7 +140,12 @@ class Environments(CausalData):
 
 @dataclass(frozen=True)
 class Gaussian:
-    """A normal distribution: mean [d], covariance [d, d]."""
+    """A normal distribution: mean [d], covariance [d, d].
+
+    Examples:
+        >>> Gaussian(np.zeros(2), np.eye(2)).sample(5, np.random.default_rng(0)).shape
+        (5, 2)
+    """
 
     mean: Array
     covariance: Array
@@ -221,6 +226,10 @@ class Actions(CausalData):
         outcome: y [N]; None: not known. Where x is None: the mean of y if the action were done.
         latents: [N, n] the truth, where it is known.
         columns: [N] arrays beside.
+
+    Examples:
+        >>> len(Actions(None, np.zeros((3, 2))))  # a question: nothing has been observed
+        3
     """
 
     inputs: Any
@@ -265,6 +274,10 @@ class Pairs(CausalData):
         inputs: [N, 2, d] or [N, 2, channels, side, side].
         factors: [N, 2, n] the truth, where it is known.
         columns: [N] arrays beside.
+
+    Examples:
+        >>> Pairs(np.zeros((5, 2, 4))).take([0, 1]).inputs.shape
+        (2, 2, 4)
     """
 
     inputs: Any
@@ -350,6 +363,10 @@ class Transitions(CausalData):
         action: [N, k] done in between.
         latents: [N, 2, n] the truth, where it is known.
         columns: [N] arrays beside.
+
+    Examples:
+        >>> Transitions.from_sequence(np.zeros((6, 3)), np.zeros((5, 1))).inputs.shape
+        (5, 2, 3)
     """
 
     inputs: Any

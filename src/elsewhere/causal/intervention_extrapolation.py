@@ -54,6 +54,11 @@ def moment_restriction(codes: Tensor, action: Tensor) -> Tensor:
     Args:
         codes: [b, n].
         action: [b, k].
+
+    Examples:
+        >>> a = torch.linspace(0, 1, 8, dtype=torch.float64)[:, None]
+        >>> bool(moment_restriction(3 * a + 1, a) < 1e-9 < moment_restriction(a**2, a))
+        True
     """
     design = torch.cat([torch.ones_like(action[:, :1]), action], 1)
     gram = design.T @ design + 1e-6 * torch.eye(design.shape[1], device=codes.device)

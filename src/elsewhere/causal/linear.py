@@ -223,6 +223,10 @@ def mechanisms(covariance: Array, count: int, order: Sequence[int]) -> Mechanism
     """Return linear mechanisms of latents with a covariance [n, n] in environment 0: regression on all predecessors, weak parents dropped backwards.
 
     A parent is dropped, the weakest first, while its |t| < 4 or its |partial correlation| < 0.15. Latents are centred: intercepts are 0.
+
+    Examples:
+        >>> mechanisms(np.array([[1.0, 2.0], [2.0, 5.0]]), 1000, [0, 1]).weights.tolist()
+        [[0.0, 2.0], [0.0, 0.0]]
     """
     n = len(covariance)
     weights, variance = np.zeros((n, n)), np.empty(n)
@@ -246,7 +250,13 @@ def mechanisms(covariance: Array, count: int, order: Sequence[int]) -> Mechanism
 
 
 def third_eigenvalues(s: Scores) -> Array:
-    """Return for each environment the third largest |eigenvalue| of Lᵀ P_m L - I, S_0 = L Lᵀ: linear mixing and single targets allow rank 2."""
+    """Return for each environment the third largest |eigenvalue| of Lᵀ P_m L - I, S_0 = L Lᵀ: linear mixing and single targets allow rank 2.
+
+    Examples:
+        >>> s = Scores(np.eye(3), np.ones(2), np.zeros((2, 3)), np.stack([np.eye(3)] * 2), np.stack([np.eye(3)] * 2), np.zeros((1, 3, 3)))
+        >>> third_eigenvalues(s)
+        array([0.])
+    """
     lower = np.linalg.cholesky(s.covariance[0])
     change = lower.T @ s.precision[1:] @ lower - np.eye(len(lower))
     return np.asarray(-np.sort(-np.abs(np.linalg.eigvalsh(change)), axis=1)[:, 2]) if len(lower) > 2 else np.zeros(len(change))

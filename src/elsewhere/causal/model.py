@@ -16,7 +16,13 @@ from elsewhere.errors import NotOffered, UserError, did_you_mean
 
 @dataclass
 class LinearCodec:
-    """z = E (x - center), and x = center + D z; ``residual`` is the covariance of what D z leaves of x."""
+    """z = E (x - center), and x = center + D z; ``residual`` is the covariance of what D z leaves of x.
+
+    Examples:
+        >>> codec = LinearCodec(np.array([[1.0, 0.0]]), np.array([[1.0], [0.0]]), np.array([2.0, 0.0]))
+        >>> codec.encode(np.array([[5.0, 1.0]])).tolist(), codec.decode(np.array([[3.0]])).tolist()
+        ([[3.0]], [[5.0, 0.0]])
+    """
 
     encoder: Array
     decoder: Array
@@ -32,7 +38,12 @@ class LinearCodec:
 
 @dataclass
 class Mechanisms:
-    """Linear structural equations z_i = intercept_i + Σ_j weights[j, i] z_j + noise_i of variance ``variance_i``; weights are those of edges j → i."""
+    """Linear structural equations z_i = intercept_i + Σ_j weights[j, i] z_j + noise_i of variance ``variance_i``; weights are those of edges j → i.
+
+    Examples:
+        >>> Mechanisms(np.array([[0.0, 0.0], [2.0, 0.0]]), np.zeros(2), np.ones(2)).order()  # the second causes the first
+        [1, 0]
+    """
 
     weights: Array
     intercept: Array

@@ -285,6 +285,12 @@ class ContrastiveInversion(MultiView):
 
     Positive z̃ ~ p(z̃ | z) ∝ exp(-‖z̃ - z‖_p^p / σ) in a box, p matched. p ≠ 2 identifies each latent element-wise, p = 2 up to a rotation. p = 1 on
     consecutive frames is the temporal method. (The reference's negatives hold the anchor itself; here it is left out.)
+
+    Examples:
+        >>> from elsewhere.causal.worlds import box_pairs
+        >>> data = box_pairs(40, 2, layers=1)
+        >>> ContrastiveInversion(steps=2, batch=16, width=4, depth=1).fit(Source(data)).encode(data.inputs[0]).shape
+        (40, 2)
     """
 
     shared_encoder: bool = True

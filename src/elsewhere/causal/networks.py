@@ -126,7 +126,12 @@ def interventional_odds(shape: Sequence[int], latents: int, width: int = 512, de
 
 
 def acyclicity(a: Tensor) -> Tensor:
-    """Return tr exp(A ∘ A) - n, which is 0 where A has no cycle (Zheng et al. 2018)."""
+    """Return tr exp(A ∘ A) - n, which is 0 where A has no cycle (Zheng et al. 2018).
+
+    Examples:
+        >>> round(acyclicity(torch.tensor([[0.0, 1.0], [0.0, 0.0]])).item(), 6)
+        0.0
+    """
     return torch.trace(torch.linalg.matrix_exp(a * a)) - len(a)
 
 

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Latents:
-    """Estimated latents [N, k] of observations; None with the reason, where a learner estimates none."""
+    """Estimated latents [N, k] of observations; None with the reason, where a learner estimates none.
+
+    Examples:
+        >>> Latents(np.zeros((2, 3))).to_frame().columns.tolist()
+        ['z1', 'z2', 'z3']
+    """
 
     mean: Array | None
     reason: str = ""
@@ -39,6 +44,11 @@ class Outcomes:
     """A distribution for each question: a ``Gaussian`` or rows [N, d]; None with the reason, where a learner has no answer.
 
     ``to_frame`` gives ``size`` rows a question, with the question in the column ``do``.
+
+    Examples:
+        >>> asked = Interventions((("a", "b"),), size=3)
+        >>> Outcomes((Gaussian(np.zeros(2), np.eye(2)),), asked).to_frame().do.tolist()
+        ['a+b', 'a+b', 'a+b']
     """
 
     each: tuple[Any, ...] | None
@@ -75,7 +85,12 @@ def _rows(one: Any, size: int, rng: np.random.Generator) -> Array:
 
 
 def moments(one: Any) -> Gaussian:
-    """Return the mean and covariance of a distribution given as a ``Gaussian`` or as rows."""
+    """Return the mean and covariance of a distribution given as a ``Gaussian`` or as rows.
+
+    Examples:
+        >>> moments(np.array([[0.0], [2.0]])).mean
+        array([1.])
+    """
     return one if isinstance(one, Gaussian) else Gaussian.of(one)
 
 

@@ -94,6 +94,10 @@ def pendulum(z: Array, size: int = 64) -> Array:
     Args:
         z: [n, 4] angle θ (radians), place of the light ℓ in [.35, .65], centre s and width w of the shadow (``shadow`` gives their mechanisms).
         size: side of a picture.
+
+    Examples:
+        >>> pendulum(pendulum_latents(2, np.random.default_rng(0)), 32).shape
+        (2, 1, 32, 32)
     """
     z = np.asarray(z, float)
     if z.ndim != 2 or z.shape[1] != 4:

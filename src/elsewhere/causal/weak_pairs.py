@@ -38,6 +38,12 @@ class Autoencoder(Unmixing):
         width, depth: of the perceptrons for vectors; pictures get the strided convolutions of the image room.
         architecture: of pictures: "auto" or "keypoints".
         batch, steps, learning_rate: of Adam.
+
+    Examples:
+        >>> from elsewhere.causal.data import Environments
+        >>> data = Environments(np.random.default_rng(0).normal(size=(20, 4)), np.zeros(20, int))
+        >>> Autoencoder(latents=2, steps=2, batch=8).fit(Source(data)).encode(data.inputs).shape
+        (20, 2)
     """
 
     latents: int = 10

@@ -167,6 +167,10 @@ def nonlinear_world(n: int = 4, degree: float = 2.0, d: int = 20, hidden: int = 
         d: observed columns.
         hidden, layers: of the mixing; more hidden layers are less linear.
         seed: of all of it.
+
+    Examples:
+        >>> nonlinear_world(3, d=5).environments(10, np.random.default_rng(0)).inputs.shape
+        (40, 5)
     """
     rng = np.random.default_rng([seed, 2])
     density = min(1.0, degree / max(1, n - 1))
@@ -237,6 +241,10 @@ def partial_views(size: int, content: Sequence[Sequence[int]] = ((0, 1, 2), (1, 
         seed: of mixings and examples.
         dependence: correlation of every two latents.
         layers: of each mixing.
+
+    Examples:
+        >>> [x.shape for x in partial_views(10, ((0, 1), (1, 2)), layers=1).inputs]
+        [(10, 2), (10, 2)]
     """
     n = max(max(s) for s in content) + 1
     rng = np.random.default_rng([seed, 3])
@@ -250,6 +258,10 @@ def box_pairs(size: int, n: int = 10, seed: int = 0, deviation: float = 0.05, p:
     """Return two full views of latents in a box, the second near the first (Zimmermann et al. 2021).
 
     z is uniform in [0, 1]ⁿ, z̃ normal (p = 2) or Laplace (p = 1) about it with this deviation, truncated to the box; both pass one invertible perceptron.
+
+    Examples:
+        >>> box_pairs(10, 3, layers=1).inputs[1].shape
+        (10, 3)
     """
     rng = np.random.default_rng([seed, 4])
     mix = invertible_mlp(n, layers, rng)
@@ -306,7 +318,12 @@ def outcome(z: Array) -> Array:
 
 
 def action_world(n: int = 2, k: int = 2, d: int = 10, layers: int = 2, seed: int = 0, oracle: bool = False) -> ActionWorld:
-    """Return a world of actions; ``oracle`` observes an affine map of the latents instead of a perceptron of them."""
+    """Return a world of actions; ``oracle`` observes an affine map of the latents instead of a perceptron of them.
+
+    Examples:
+        >>> action_world().draw(10, np.random.default_rng(0)).inputs.shape
+        (10, 10)
+    """
     if k < n:
         raise UserError(f"actions of {k} dimensions cannot move {n} latents in every direction")
     rng = np.random.default_rng([seed, 5])
@@ -335,6 +352,10 @@ def transitions(size: int, n: int = 4, seed: int = 0, layers: int = 3, density: 
         layers: of the invertible perceptron that is observed.
         density: of the graph of parents.
         kind: "mixed" observations, or the variables themselves ("plain").
+
+    Examples:
+        >>> transitions(20, 3, layers=1).action.shape
+        (20, 2)
     """
     rng = np.random.default_rng([seed, 6])
     parents = np.triu(rng.random((n, n)) < density, 1)
