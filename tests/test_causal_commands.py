@@ -210,6 +210,14 @@ def test_learners_are_kept_to_their_tasks_and_stay_so_in_the_folder() -> None:
     assert [n.on for n in from_json(to_json(study)).learners] == [("penguins",)]
 
 
+def test_a_learner_that_cannot_be_asked_a_question_is_judged_where_it_can(tmp_path: Path) -> None:
+    result = ew.assay("causal/unseen-pairs", learners=["ridge-regression"], seeds=1, out=tmp_path / "r", n=3, d=5, size=100)
+    assert result.trials().status.tolist() == ["done"]
+    scores = result.scores()
+    assert scores.query("metric == 'mcc'").value.item() > 0.9
+    assert scores.query("domain == 'all pairs'").reason.item() == "RidgeRegression takes Examples, and these data are Interventions"
+
+
 def test_graphs_are_drawn_with_what_is_right_and_wrong() -> None:
     learnt, truth = np.array([[0, 1.0, -2.0], [0, 0, 0], [0, 0, 0]]), np.array([[0, 1, 0], [0, 0, 1], [0, 0, 0]])
     figure = graph_figure(learnt, ["a", "<b>", "c"], truth)

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from elsewhere.assay.plan import asked_of
 from elsewhere.data import Array, optional_column
-from elsewhere.errors import Undefined, UserError
+from elsewhere.errors import NotOffered, Undefined, UserError
 from elsewhere.learner import Learner, offers
 from elsewhere.run import Run
 from elsewhere.task import Domain, Estimate, Metric, Task, standard_error
@@ -21,7 +21,7 @@ def predict(fitted: Learner[Any, Any], data: Any, run: Run) -> tuple[Any, Any]:
     """Return the prediction on a domain's data without their labels, and the (adapted) learner that made it."""
     asked = asked_of(fitted, data.unlabelled())
     if asked is None:
-        raise UserError(f"{type(fitted).__name__} takes {fitted.accepts.__name__}, and these data are {type(data).__name__}")
+        raise NotOffered(f"{type(fitted).__name__} takes {fitted.accepts.__name__}, and these data are {type(data).__name__}")
     model = fitted.adapt(asked, run) if offers(fitted, "adapt") and fitted.sees_unlabelled else fitted
     return model.predict(asked, run), model
 
@@ -37,6 +37,9 @@ def judge(task: Task[Any], fitted: Learner[Any, Any], run: Run) -> dict[str, pa.
             continue
         try:
             prediction, model = predict(fitted, data, run)
+        except NotOffered as reason:  # a question that this kind of learner cannot be asked
+            scores.append(_score(domain, task.metrics[0].name, task.metrics[0], float("nan"), float("nan"), len(data), str(reason)))
+            continue
         except UserError as error:
             raise UserError(f"in {domain.name}: {error}") from error
         rows, each = _measure(task, domain, data, prediction, model)
