@@ -218,6 +218,12 @@ def test_a_learner_that_cannot_be_asked_a_question_is_judged_where_it_can(tmp_pa
     assert scores.query("domain == 'all pairs'").reason.item() == "RidgeRegression takes Examples, and these data are Interventions"
 
 
+def test_a_headline_that_is_known_at_home_alone_is_said(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("assay", "causal/nonlinear:n=2,d=4,size=60", "--learner", "principal-components", "--seeds", 1, "--out", tmp_path / "r")
+    assert code == 0
+    assert "No domain elsewhere was judged by mcc" in out
+
+
 def test_graphs_are_drawn_with_what_is_right_and_wrong() -> None:
     learnt, truth = np.array([[0, 1.0, -2.0], [0, 0, 0], [0, 0, 0]]), np.array([[0, 1, 0], [0, 0, 1], [0, 0, 0]])
     figure = graph_figure(learnt, ["a", "<b>", "c"], truth)

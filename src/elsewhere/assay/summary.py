@@ -23,8 +23,10 @@ def summary(result: Result) -> list[str]:
         metric = result.headline
     except UserError as error:
         return [f"Nothing can be said yet: {error}.", *_missing(result)]
-    if not len(away(result._of(None))):
-        return ["No domain elsewhere was judged: nothing can be said about holding there.", *_missing(result)]
+    there = away(result._of(None))
+    if not there.value.notna().any():
+        by = f" by {metric}" if len(there) else ""
+        return [f"No domain elsewhere was judged{by}: nothing can be said about holding there.", *_missing(result)]
     ranking = result.ranking()
     return [*_pick(ranking, metric), *_domains(result, str(ranking.learner.iloc[0]), metric), *_foretells(result, metric), *_advice(result, metric), *_missing(result)]
 
