@@ -20,10 +20,11 @@ from elsewhere.causal import Environments, Interventions, LinearInterventional, 
 from elsewhere.causal import metrics as m
 from elsewhere.causal import scenes as s
 from elsewhere.causal.baselines import AdditiveInterventions, NearestIntervention, NoChange, PrincipalComponents, additive
-from elsewhere.causal.data import Actions, Gaussian, Pairs, Transitions, Views
+from elsewhere.causal.data import Actions, Pairs, Transitions, Views
 from elsewhere.causal.loading import light_tunnel
 from elsewhere.causal.model import CausalModel, LinearCodec, Mechanisms
 from elsewhere.causal.moments import Moments
+from elsewhere.causal.questions import Gaussian
 from elsewhere.causal.tasks import broken, linear_task, unseen_pairs
 from elsewhere.data import Examples
 from elsewhere.errors import NotOffered, Undefined, UserError

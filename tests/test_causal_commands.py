@@ -15,8 +15,8 @@ from elsewhere.assay.study import from_json, study_of, to_json
 from elsewhere.catalogue import options
 from elsewhere.causal import worlds
 from elsewhere.causal.causal_map import CausalArms, CausalMap
-from elsewhere.causal.data import Gaussian
 from elsewhere.causal.figures import arms_figure, ellipse, graph_figure, traversals
+from elsewhere.causal.questions import Gaussian
 from elsewhere.errors import UserError
 from elsewhere.explainer import Image
 from elsewhere.nn.pairs import Pairs

@@ -15,16 +15,17 @@ from torch import Tensor, nn
 import elsewhere as ew
 from elsewhere.assay.study import make_learner
 from elsewhere.causal import metrics as m
-from elsewhere.causal import tasks, worlds
+from elsewhere.causal import scene_tasks, tasks, worlds
 from elsewhere.causal.binary_interactions import BinaryInteractions, Step, interaction_loss, log_normal, temperature
 from elsewhere.causal.contrastive_interventional import ContrastiveInterventional, Told, contrastive_loss, odds_loss
-from elsewhere.causal.data import Actions, Environments, Gaussian, Interventions, Pairs, Views
+from elsewhere.causal.data import Actions, Environments, Pairs, Transitions, Views
 from elsewhere.causal.from_factors import FromFactors
 from elsewhere.causal.interaction_network import Autoregressive, Grouped, InteractionNetwork, OrthogonalLu, interactions
 from elsewhere.causal.intervention_extrapolation import InterventionExtrapolation, moment_restriction
 from elsewhere.causal.linear_interventional import LinearInterventional
 from elsewhere.causal.multi_view import ContrastiveInversion, MultiView, alignment_and_entropy, shared_blocks
 from elsewhere.causal.networks import InterventionalOdds, acyclicity, autoencoder, code
+from elsewhere.causal.questions import Gaussian, Interventions
 from elsewhere.causal.read_out import ReadOut
 from elsewhere.causal.scenes import balls_world, bench_world
 from elsewhere.causal.score_matching import sliced_loss
@@ -398,7 +399,7 @@ def test_temperature_has_the_reference_breakpoints() -> None:
 
 def test_pictures_of_steps_are_encoded_by_convolutions() -> None:
     frames = np.random.default_rng(0).integers(0, 255, (9, 3, 16, 16), dtype=np.uint8)
-    data = tasks.Transitions.from_sequence(frames, np.random.default_rng(1).random((8, 2)))
+    data = Transitions.from_sequence(frames, np.random.default_rng(1).random((8, 2)))
     model = BinaryInteractions(latents=3, hidden=4, channels=4, epochs=1, batch=4).fit(Source(data))
     assert model.represent(data).shape == (8, 3)
     assert model.touched(data).shape == (8, 3)
@@ -459,7 +460,7 @@ def test_pairs_views_and_environments_share_and_change_what_they_say() -> None:
 
 
 def test_images_of_the_test_part_are_granted_without_labels_and_only_to_who_asks() -> None:
-    task = tasks.balls_task(0, split="extrapolation", count=1, values=6, granted="pairs")
+    task = scene_tasks.balls_task(0, split="extrapolation", count=1, values=6, granted="pairs")
     there = task.source.unlabelled["all"]
     assert there.labels is None
     learner = FromFactors(WeakPairs(latents=2, steps=2, batch=8), size=20, everywhere=True)
@@ -470,11 +471,11 @@ def test_images_of_the_test_part_are_granted_without_labels_and_only_to_who_asks
     with pytest.raises(UserError, match="granted=pairs"):
         learner.fit(hidden)
     with pytest.raises(UserError, match="nothing or pairs"):
-        tasks.balls_task(0, split="random", granted="all")
+        scene_tasks.balls_task(0, split="random", granted="all")
 
 
 def scene() -> Task:
-    return tasks.balls_interventions(0, size=60)
+    return scene_tasks.balls_interventions(0, size=60)
 
 
 def test_read_outs_answer_questions_about_the_true_variables() -> None:
@@ -500,7 +501,7 @@ def test_boosting_reads_several_variables() -> None:
 def test_grids_of_scenes_have_the_four_splits() -> None:
     for world in (balls_world(1, 6), bench_world(4)):
         assert world.examples(np.array([0, 1])).inputs.dtype == np.uint8
-    assert {t.options["split"] for t in tasks.bench_task.expand()} == {"random", "composition", "interpolation", "extrapolation"}
+    assert {t.options["split"] for t in scene_tasks.bench_task.expand()} == {"random", "composition", "interpolation", "extrapolation"}
 
 
 # --- the contracts --------------------------------------------------------------------------------------------------
@@ -538,7 +539,7 @@ def small_task(kind: str) -> Task:
 
 
 def _small_pairs() -> Task:
-    data = tasks.pairs_of_balls(12, 1, np.random.default_rng(0), side=16)
+    data = scene_tasks.pairs_of_balls(12, 1, np.random.default_rng(0), side=16)
     return Task(Source(data), [Domain("there", data.take(np.arange(6)))], [Metric("n", lambda p, d: float(len(p)))])
 
 

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _NAMES = {
-    "Environments": "data", "Interventions": "data", "Actions": "data", "Pairs": "data", "Views": "data", "Transitions": "data", "Gaussian": "data",
+    "Environments": "data", "Interventions": "questions", "Actions": "data", "Pairs": "data", "Views": "data", "Transitions": "data", "Gaussian": "questions",
     "CausalModel": "model", "LinearCodec": "model", "Mechanisms": "model", "Moments": "moments",
     "LinearInterventional": "linear_interventional", "ContrastiveInterventional": "contrastive_interventional", "InterventionExtrapolation": "intervention_extrapolation",
     "WeakPairs": "weak_pairs", "Autoencoder": "weak_pairs", "MultiView": "multi_view", "ContrastiveInversion": "multi_view", "BinaryInteractions": "binary_interactions",
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from elsewhere.causal.baselines import AdditiveInterventions as AdditiveInterventions
     from elsewhere.causal.contrastive_interventional import ContrastiveInterventional as ContrastiveInterventional
     from elsewhere.causal.data import Environments as Environments
-    from elsewhere.causal.data import Interventions as Interventions
     from elsewhere.causal.linear_interventional import LinearInterventional as LinearInterventional
     from elsewhere.causal.metrics import intervention_prediction_error as intervention_prediction_error
     from elsewhere.causal.model import CausalModel as CausalModel
+    from elsewhere.causal.questions import Interventions as Interventions
 
 
 def __getattr__(name: str) -> Any:

@@ -8,10 +8,11 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from elsewhere.causal.data import CausalData, Environments, Gaussian, Interventions
+from elsewhere.causal.data import CausalData, Environments
 from elsewhere.causal.learning import CausalLearner, checked_columns, observations
 from elsewhere.causal.model import LinearCodec
 from elsewhere.causal.predictions import Latents, Outcomes
+from elsewhere.causal.questions import Gaussian, Interventions
 from elsewhere.data import Array
 from elsewhere.errors import UserError, did_you_mean
 from elsewhere.learner import Learner

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from elsewhere.causal import figures as f
-from elsewhere.causal.data import Environments, Interventions, Transitions
+from elsewhere.causal.data import Environments, Transitions
 from elsewhere.causal.evidence import IDENTIFIED, intervention_errors, new_factor_r2
 from elsewhere.causal.metrics import correlations, matched
 from elsewhere.causal.predictions import Outcomes, moments
+from elsewhere.causal.questions import Interventions
 from elsewhere.data import Array
 from elsewhere.errors import NotOffered, UserError, did_you_mean
 from elsewhere.explainer import Explainer, Figure, Finding

@@ -13,13 +13,14 @@ from torch.nn import functional
 
 from elsewhere.batching import as_tensor, in_batches, order
 from elsewhere.causal.codecs import NetworkCodec, scales
-from elsewhere.causal.data import Environments, Interventions
+from elsewhere.causal.data import Environments
 from elsewhere.causal.decoding import fit_decoder
 from elsewhere.causal.learning import CausalLearner, assumed, checked_columns, checked_environments, measured
 from elsewhere.causal.linear import mechanisms, start_order
 from elsewhere.causal.metrics import closure
 from elsewhere.causal.model import CausalModel, Mechanisms
 from elsewhere.causal.networks import acyclicity
+from elsewhere.causal.questions import Interventions
 from elsewhere.data import Array
 from elsewhere.errors import UserError
 from elsewhere.nn.building import build

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from elsewhere.assay.report.figures import PALETTE
-from elsewhere.causal.data import Gaussian
 from elsewhere.causal.predictions import moments
+from elsewhere.causal.questions import Gaussian
 from elsewhere.data import Array
 from elsewhere.explainer import Image, plain
 from elsewhere.pictures import contact_sheet

@@ -12,8 +12,9 @@ from torch import Tensor
 from elsewhere.batching import in_batches, order
 from elsewhere.causal.binary_interactions import log_normal
 from elsewhere.causal.codecs import scales, standardised
-from elsewhere.causal.data import Environments, Interventions
+from elsewhere.causal.data import Environments
 from elsewhere.causal.learning import CausalLearner, assumed
+from elsewhere.causal.questions import Interventions
 from elsewhere.data import Array
 from elsewhere.nn.building import build
 from elsewhere.nn.learners import seeded

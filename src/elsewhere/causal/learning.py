@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import numpy as np
 
 from elsewhere.causal.codecs import NetworkCodec
-from elsewhere.causal.data import Environments, Gaussian, Interventions
+from elsewhere.causal.data import Environments
 from elsewhere.causal.metrics import mean_correlation
 from elsewhere.causal.model import CausalModel, LinearCodec, Mechanisms
 from elsewhere.causal.predictions import Latents, Outcomes
+from elsewhere.causal.questions import Gaussian, Interventions
 from elsewhere.data import Array, Data
 from elsewhere.errors import NotOffered, UserError
 from elsewhere.learner import Learner

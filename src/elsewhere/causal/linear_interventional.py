@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 
 from elsewhere.causal import linear
-from elsewhere.causal.data import Environments, Interventions
+from elsewhere.causal.data import Environments
 from elsewhere.causal.learning import CausalLearner, assumed, checked_columns, checked_environments, measured
 from elsewhere.causal.model import CausalModel, LinearCodec
 from elsewhere.causal.moments import Moments
+from elsewhere.causal.questions import Interventions
 from elsewhere.errors import UserError
 from elsewhere.run import Run
 from elsewhere.task import Source

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from elsewhere.causal.data import JOIN, OBSERVATIONAL, Environments
+from elsewhere.causal.data import OBSERVATIONAL, Environments
+from elsewhere.causal.questions import JOIN
 from elsewhere.data import Array
 from elsewhere.errors import UserError, did_you_mean, one_line
 

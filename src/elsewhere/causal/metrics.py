@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from elsewhere.causal.data import Gaussian
 from elsewhere.causal.predictions import moments
+from elsewhere.causal.questions import Gaussian
 from elsewhere.data import Array
 from elsewhere.errors import Undefined, UserError
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from elsewhere.causal.data import JOIN, Gaussian
 from elsewhere.causal.metrics import closure
+from elsewhere.causal.questions import JOIN, Gaussian
 from elsewhere.data import Array
 from elsewhere.errors import NotOffered, UserError, did_you_mean
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from elsewhere.nn.cnn import ConvDecoder, ConvEncoder, square
-from elsewhere.nn.variational import Coded, Gaussian, Vae
+from elsewhere.nn.variational import Coder, Gaussian, Vae
 
 
 class LeakyMlp(nn.Module):
@@ -138,7 +138,7 @@ def acyclicity(a: Tensor) -> Tensor:
 # --- variational autoencoders of vectors (baselines, D, G) ----------------------------------------------------------------
 
 
-class VectorVae(nn.Module):
+class VectorVae(Coder):
     """A perceptron to mean and log variance, and one back: ``Coded`` of vectors [n, d]; what it decodes are means, not logits."""
 
     def __init__(self, inputs: int, latents: int, width: int, depth: int) -> None:
@@ -146,14 +146,6 @@ class VectorVae(nn.Module):
         self.encoder = LeakyMlp(inputs, 2 * latents, width, depth)
         self.decoder = LeakyMlp(latents, inputs, width, depth)
         self.width = latents
-
-    def forward(self, x: Tensor, adapt: Callable[[Gaussian], Gaussian] | None = None) -> Coded:
-        q = self.posterior(x)
-        q = q if adapt is None else adapt(q)
-        return Coded(self.decoder(q.sample()), q)
-
-    def posterior(self, x: Tensor) -> Gaussian:
-        return Gaussian(*self.encoder(x).chunk(2, 1))
 
 
 def autoencoder(shape: Sequence[int], latents: int, width: int = 128, depth: int = 2, architecture: str = "auto") -> nn.Module:

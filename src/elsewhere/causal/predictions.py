@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from elsewhere.causal.data import Gaussian, Interventions
+from elsewhere.causal.questions import Gaussian, Interventions
 from elsewhere.data import Array
 from elsewhere.errors import Undefined
 

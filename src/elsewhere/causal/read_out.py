@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 
 from elsewhere.causal.baselines import additive
-from elsewhere.causal.data import Environments, Gaussian, Interventions
+from elsewhere.causal.data import Environments
 from elsewhere.causal.linear_interventional import LinearInterventional
 from elsewhere.causal.model import CausalModel
 from elsewhere.causal.predictions import Outcomes
+from elsewhere.causal.questions import Gaussian, Interventions
 from elsewhere.data import Array, Examples
 from elsewhere.errors import UserError
 from elsewhere.learner import Learner

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from elsewhere.causal.data import JOIN, OBSERVATIONAL, Environments, Interventions
+from elsewhere.causal.data import OBSERVATIONAL, Environments
 from elsewhere.causal.loading import features_of, from_frame, named_interventions, read_table
-from elsewhere.causal.tasks import ENERGY, FINDINGS, LEARNERS, RELATIVE
+from elsewhere.causal.measures import ENERGY, RELATIVE
+from elsewhere.causal.questions import JOIN, Interventions
+from elsewhere.causal.tasks import FINDINGS, LEARNERS
 from elsewhere.errors import UserError, did_you_mean
 from elsewhere.run import Run
 from elsewhere.task import Domain, Source, Task, TaskFunction, task

@@ -10,8 +10,9 @@ from typing import Literal
 
 import numpy as np
 
-from elsewhere.causal.data import OBSERVATIONAL, Actions, Environments, Gaussian, Transitions, Views
+from elsewhere.causal.data import OBSERVATIONAL, Actions, Environments, Transitions, Views
 from elsewhere.causal.metrics import closure
+from elsewhere.causal.questions import Gaussian
 from elsewhere.data import Array
 from elsewhere.errors import UserError
 

@@ -119,7 +119,23 @@ def laplace_cross_entropy(mean: Tensor, deviation: Tensor, rate: float) -> Tenso
     return -math.log(rate / 2) + rate * (spread + mean * torch.erf(mean / (deviation * math.sqrt(2))))
 
 
-class Vae(nn.Module):
+class Coder(nn.Module):
+    """An ``encoder`` to mean and log variance side by side, and a ``decoder``: ``Coded`` of inputs."""
+
+    encoder: nn.Module
+    decoder: nn.Module
+
+    def forward(self, x: Tensor, adapt: Callable[[Gaussian], Gaussian] | None = None) -> Coded:
+        """Encode, adapt the posterior (Ada-GVAE averages pairs), draw, decode."""
+        q = self.posterior(x)
+        q = q if adapt is None else adapt(q)
+        return Coded(self.decoder(q.sample()), q)
+
+    def posterior(self, x: Tensor) -> Gaussian:
+        return Gaussian(*self.encoder(x).chunk(2, 1))
+
+
+class Vae(Coder):
     """A convolutional autoencoder with a Gaussian code: ``ConvEncoder`` and a layer to mean and log variance; ``ConvDecoder``.
 
     Weights Kaiming-normal, biases 0, as the reference of spec 14 has them.
@@ -132,15 +148,6 @@ class Vae(nn.Module):
         self.decoder = ConvDecoder(latent, channels, side)
         self.width = latent
         kaiming(self)
-
-    def forward(self, x: Tensor, adapt: Callable[[Gaussian], Gaussian] | None = None) -> Coded:
-        """Encode, adapt the posterior (Ada-GVAE averages pairs), draw, decode."""
-        q = self.posterior(x)
-        q = q if adapt is None else adapt(q)
-        return Coded(self.decoder(q.sample()), q)
-
-    def posterior(self, x: Tensor) -> Gaussian:
-        return Gaussian(*self.encoder(x).chunk(2, 1))
 
 
 class Contrast(nn.Module):
@@ -175,7 +182,7 @@ class Contrast(nn.Module):
 class MeanCode(nn.Module):
     """The mean of the posterior that a network gives: what is read off, never a sample."""
 
-    def __init__(self, network: Vae | Contrast) -> None:
+    def __init__(self, network: Coder | Contrast) -> None:
         super().__init__()
         self.network = network
 
