@@ -504,6 +504,14 @@ def test_grids_of_scenes_have_the_four_splits() -> None:
     assert {t.options["split"] for t in scene_tasks.bench_task.expand()} == {"random", "composition", "interpolation", "extrapolation"}
 
 
+def test_the_pendulum_is_a_task_with_its_graph() -> None:
+    task = scene_tasks.pendulum_task(0, size=20, resolution=32)
+    model = ContrastiveInterventional(width=8, epochs=1, batch=16, decoded=False).fit(task.source)
+    assert model.model.environments == ("observational", "angle", "light", "shadow", "width")
+    scores = {metric.name: metric.fn(model, task.domains[0].load()) for metric in task.metrics if metric.of == "learner"}
+    assert 0 <= scores["shd"] <= 6
+
+
 # --- the contracts --------------------------------------------------------------------------------------------------
 
 SMALL: dict[str, tuple[str, dict[str, object]]] = {

@@ -252,6 +252,7 @@ _CATALOGUE: dict[str, dict[str, Entry]] = {
         "bench": Entry("elsewhere.causal.scene_tasks:bench_task", "pictures of a lamp behind two polarisers: the same four splits, noise"),
         "balls/interventions": Entry("elsewhere.causal.scene_tasks:balls_interventions", "pictures of balls whose coordinates cause one another: single interventions, then pairs"),
         "bench/interventions": Entry("elsewhere.causal.scene_tasks:bench_interventions", "the same on the optical bench, with sensor noise: noise"),
+        "pendulum": Entry("elsewhere.causal.scene_tasks:pendulum_task", "pictures of a pendulum, a light and its shadow, each set once: size, resolution"),
         "worlds/known-terms": Entry("elsewhere.tables.worlds:known_terms", "a world whose shift decomposition is known"),
         "worlds/linear-gaussian": Entry("elsewhere.tables.worlds:linear_gaussian", "a world whose home-elsewhere line is known"),
     },

@@ -12,9 +12,9 @@ import numpy as np
 
 from elsewhere.causal import worlds
 from elsewhere.causal.data import Environments, Pairs
-from elsewhere.causal.measures import DCI, MCC, READ_R2, RELATIVE
+from elsewhere.causal.measures import DCI, MCC, READ_R2, RELATIVE, graph_metrics
 from elsewhere.causal.questions import Gaussian, Interventions
-from elsewhere.causal.scenes import balls, balls_world, bench, bench_world
+from elsewhere.causal.scenes import balls, balls_world, bench, bench_world, pendulum, pendulum_latents
 from elsewhere.data import Array
 from elsewhere.errors import UserError
 from elsewhere.factors.task import CHOICES, factor_task
@@ -150,3 +150,18 @@ def balls_interventions(seed: int = 0, size: int = 2000, resolution: int = 32) -
 def bench_interventions(seed: int = 0, size: int = 2000, resolution: int = 32, noise: float = 0.0) -> Task[Any]:
     """Pictures of an optical bench whose settings cause one another, with sensor noise; what happens under pairs of interventions?"""
     return scene_task("bench", seed, size, resolution, noise)
+
+
+@task("pendulum", learners=("contrastive-interventional", "autoencoder:latents=4"))
+def pendulum_task(seed: int = 0, size: int = 2000, resolution: int = 64) -> Task[Any]:
+    """Pictures of a pendulum, a light and its shadow: angle and light cause centre and width of the shadow, and each is set once (spec 05, 7.4)."""
+    rng, held = Run(seed).rng("sample"), Run(seed).rng("held out")
+    names = ("observational", "angle", "light", "shadow", "width")
+    graph = np.zeros((4, 4), int)
+    graph[[0, 1, 0], [2, 2, 3]] = 1
+    z = np.concatenate([pendulum_latents(size, rng, target) for target in (None, 0, 1, 2, 3)])
+    targets = ((), (0,), (1,), (2,), (3,))
+    data = Environments(pendulum(z, resolution), np.repeat(np.arange(5), size), names, z, graph, targets, latent_names=names[1:])
+    z = pendulum_latents(HELD, held)
+    home = Environments(pendulum(z, resolution), np.zeros(HELD, int), names, z, graph, targets, latent_names=names[1:])
+    return Task(Source(data), [Domain("held-out pictures", home, "home")], [MCC, READ_R2, *graph_metrics(graph, range(4), home)])
