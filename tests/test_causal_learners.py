@@ -248,8 +248,8 @@ def test_views_that_share_nothing_are_named() -> None:
 
 @pytest.mark.slow
 def test_contrastive_inversion_undoes_a_mixing_up_to_a_linear_map() -> None:
-    data = worlds.box_pairs(8000, 3, seed=0, layers=2)
-    model = ContrastiveInversion(batch=512, steps=1500, learning_rate=2e-3, width=20, depth=2, temperature=0.005).fit(Source(data))
+    data = worlds.box_pairs(4000, 2, seed=0, layers=2)
+    model = ContrastiveInversion(batch=256, steps=800, learning_rate=2e-3, width=20, depth=1, temperature=0.005).fit(Source(data))
     z = model.encode(data.inputs[0])
     assert m.linear_r2(z, data.latents) > 0.9
 
@@ -573,6 +573,15 @@ def test_a_supervised_learner_of_examples_runs_on_every_data_type() -> None:
     for kind in ("linear", "views", "steps"):
         task = small_task(kind)
         assert make_learner("ridge-regression", {}).fit(Source(task.source.train.examples())).predict(task.domains[0].load().examples()).mean.ndim == 2
+
+
+@pytest.mark.parametrize("name", ["principal-components", "autoencoder"])
+def test_unmixing_runs_on_every_data_type(name: str) -> None:
+    options = {"latents": 2} if name == "principal-components" else {"latents": 2, "steps": 2, "width": 8}
+    for kind in ("linear", "views", "steps", "pairs"):
+        task = small_task(kind)
+        fitted = make_learner(name, options).fit(task.source)
+        assert fitted.represent(task.domains[0].load()).shape == (len(task.domains[0].load()), 2)
 
 
 def test_catalogued_names_make_learners() -> None:

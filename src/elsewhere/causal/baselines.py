@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from elsewhere.causal.data import CausalData, Environments
+from elsewhere.causal.data import CausalData, Environments, Pairs, Transitions, Views
 from elsewhere.causal.learning import CausalLearner, checked_columns, observations
 from elsewhere.causal.model import LinearCodec
 from elsewhere.causal.predictions import Latents, Outcomes
@@ -32,6 +32,10 @@ class Unmixing(CausalLearner[Any]):
     def accepts(self) -> type:
         return CausalData
 
+    def represent(self, data: Any, run: Run = Run()) -> Array:
+        """Return the codes [N, k]: of pairs those of the first, of steps those of the frame after, of views those of all side by side."""
+        return self.encode(seen_of(data))
+
     def encode(self, x: Any) -> Array:
         return np.asarray(self.codec_.encode(x))
 
@@ -39,11 +43,15 @@ class Unmixing(CausalLearner[Any]):
         return np.asarray(self.codec_.decode(z))
 
 
-def flat(data: Any) -> Array:
-    """Return the observations of any data of this room as rows [N, d]: of pairs, views and transitions the first of each."""
-    from elsewhere.causal.data import Pairs, Transitions, Views
+def seen_of(data: Any) -> Any:
+    """Return one observation an example [N, …] of any data of this room: of pairs the first, of steps the one after, of views all side by side."""
+    several = isinstance(data, (Pairs, Transitions, Views))
+    return data.examples().inputs if several else observations(data)
 
-    x = data.inputs[0] if isinstance(data, Views) else data.inputs[:, 0] if isinstance(data, (Pairs, Transitions)) else observations(data)
+
+def flat(data: Any) -> Array:
+    """Return those observations as rows [N, d]."""
+    x = seen_of(data)
     return np.asarray(x, float).reshape(len(x), -1)
 
 

@@ -12,11 +12,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from elsewhere.batching import in_batches, order, taker
-from elsewhere.causal.baselines import Unmixing, flat
+from elsewhere.causal.baselines import Unmixing, seen_of
 from elsewhere.causal.codecs import NetworkCodec, scales
-from elsewhere.causal.data import Pairs, Transitions, Views
-from elsewhere.causal.learning import assumed, observations
-from elsewhere.data import Array
+from elsewhere.causal.data import Pairs
+from elsewhere.causal.learning import assumed
 from elsewhere.errors import UserError
 from elsewhere.nn import variational as v
 from elsewhere.nn.building import build
@@ -57,7 +56,7 @@ class Autoencoder(Unmixing):
 
     def fit(self, source: Source[Any], run: Run = Run()) -> Self:
         data = source.train
-        x = self._first(data)
+        x = seen_of(data)
         self._begin(x, run)
         take, rows = taker(self._seen(x)), order(len(x), run, self.batch)
         train(Descent(self.network_, self.loss, adam(self.learning_rate)), lambda step: take(rows(step)), run, steps=self.steps)
@@ -73,16 +72,6 @@ class Autoencoder(Unmixing):
     def reconstruction(self, made: Tensor, x: Tensor) -> Tensor:
         """Return the Bernoulli cross-entropy summed over pixels; of vectors half the squared error."""
         return v.reconstruction_loss(made, x) if x.ndim > 2 else 0.5 * functional.mse_loss(made, x, reduction="sum") / len(x)
-
-    def represent(self, data: Any, run: Run = Run()) -> Array:
-        """Return the mean codes [N, latents], never a sample; of a pair those of the first."""
-        return self.encode(self._first(data))
-
-    @staticmethod
-    def _first(data: Any) -> Any:
-        if isinstance(data, Views):
-            return flat(data)
-        return data.inputs[:, 0] if isinstance(data, (Pairs, Transitions)) else observations(data)
 
     def _begin(self, x: Any, run: Run) -> None:
         shape = [int(s) for s in np.shape(x)[1:]]
