@@ -126,6 +126,14 @@ def test_a_frame_is_read_from_python(screen: Path, tmp_path: Path) -> None:
         model.predict(worlds.linear_gaussian_world(2, 2).environments(5, np.random.default_rng(0)), do="heat")
 
 
+def test_a_model_of_a_task_answers_too(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("fit", "causal/unseen-pairs:n=3,d=5,size=200", "--learner", "linear-interventional", "--out", tmp_path / "m")
+    assert (code, "relative_w2 in single interventions" in out) == (0, True)
+    assert run("predict", tmp_path / "m", "--do", "env_1,env_2", "--size", 5)[0] == 0
+    code, _, error = run("predict", tmp_path / "m", "--do", "env_9")
+    assert (code, "no environment 'env_9'" in error) == (2, True)
+
+
 # --- explainers -----------------------------------------------------------------------------------------------------
 
 

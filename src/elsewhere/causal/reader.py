@@ -92,12 +92,12 @@ def new(what: Any, remembered: Mapping[str, Any], do: str | None = None, size: i
         seed: of the draw.
         strength: factor of the shifts.
     """
-    known = list(remembered.get("interventions", []))
+    known = remembered.get("interventions")  # a model fitted on a task remembers none: it knows its own
     if do is not None:
         if what is not None:
             raise UserError("--do asks what would be observed, and needs no data: leave the table away")
         names = tuple(part.strip() for part in re.split(r"[,+]", do) if part.strip() and part.strip() != OBSERVATIONAL)
-        for name in names:
+        for name in names if known is not None else ():
             if name not in known:
                 raise UserError(f"the model knows no intervention {name!r}{did_you_mean(name, known)}")
         if len(set(names)) < len(names):
@@ -106,10 +106,10 @@ def new(what: Any, remembered: Mapping[str, Any], do: str | None = None, size: i
             raise UserError(f"--size must be at least 1, not {size}")
         return Interventions((names,), strength=np.array([float(strength)]), size=size, seed=seed, features=tuple(remembered.get("features", ())))
     if what is None:
-        raise UserError(f"say what is done, --do {','.join(known[:2])}, or give a table of observations to find the latents of")
+        raise UserError(f"say what is done, --do {','.join(known[:2] if known else ['NAME'])}, or give a table of observations to find the latents of")
     frame = what if hasattr(what, "iloc") else read_table(what)
     names_ = [str(c) for c in frame.columns]
-    wanted = list(remembered.get("features", []))
+    wanted = list(remembered.get("features", names_))
     if missing := [c for c in wanted if c not in names_]:
         raise UserError(f"{what if not hasattr(what, 'iloc') else 'the table'} lacks {len(missing)} of the model's {len(wanted)} columns: {', '.join(missing[:8])}; it has: {', '.join(names_[:12])}")
     x = frame[wanted].to_numpy(dtype=float, na_value=np.nan)
