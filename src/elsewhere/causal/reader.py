@@ -92,14 +92,13 @@ def new(what: Any, remembered: Mapping[str, Any], do: str | None = None, size: i
         seed: of the draw.
         strength: factor of the shifts.
     """
-    known = remembered.get("interventions")  # a model fitted on a task remembers none: it knows its own
+    known: list[str] | None = remembered.get("interventions")  # a model fitted on a task remembers none: it knows its own
     if do is not None:
         if what is not None:
             raise UserError("--do asks what would be observed, and needs no data: leave the table away")
         names = tuple(part.strip() for part in re.split(r"[,+]", do) if part.strip() and part.strip() != OBSERVATIONAL)
-        for name in names if known is not None else ():
-            if name not in known:
-                raise UserError(f"the model knows no intervention {name!r}{did_you_mean(name, known)}")
+        if known is not None and (unknown := [name for name in names if name not in known]):
+            raise UserError(f"the model knows no intervention {unknown[0]!r}{did_you_mean(unknown[0], known)}")
         if len(set(names)) < len(names):
             raise UserError(f"--do {do} names an intervention twice")
         if size < 1:
