@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 GREY = "#868e96"
+SYMBOLS = ("circle", "diamond", "square")
 INSIDE = 2.4477  # √ of the 95 % quantile of χ²_2: an ellipse of two normal columns
 
 
@@ -198,11 +199,12 @@ def arms_figure(static: pd.DataFrame, pairs: pd.DataFrame, noisy: pd.DataFrame) 
     order = [s for s in ("random", "composition", "interpolation", "extrapolation") if s in set(static.split)] if len(static) else []
     names = list(dict.fromkeys([*(static.learner if len(static) else []), *pairs.learner, *noisy.learner]))
     colour = {name: PALETTE[k % len(PALETTE)] for k, name in enumerate(names)}
+    symbol = {name: SYMBOLS[k // len(PALETTE) % len(SYMBOLS)] for k, name in enumerate(names)}
     shown: set[str] = set()
 
     def add(name: str, x: Any, y: Any, column: int, mode: str) -> None:
         line = {"color": colour[name]}
-        marker = {"size": 9, "color": colour[name]}
+        marker = {"size": 9, "color": colour[name], "symbol": symbol[name]}
         figure.add_scatter(x=x, y=y, mode=mode, name=plain(name), legendgroup=name, showlegend=name not in shown, line=line, marker=marker, row=1, col=column, hovertemplate="%{y:.3f}")
         shown.add(name)
 
@@ -216,7 +218,8 @@ def arms_figure(static: pd.DataFrame, pairs: pd.DataFrame, noisy: pd.DataFrame) 
         add(str(name), mine.noise.tolist(), mine.value.tolist(), 3, "lines+markers")
     figure.update_xaxes(title="deviation of the noise", row=1, col=3)
     figure.update_yaxes(range=[-1.5, 1.05], row=1, col=1)
-    figure.update_yaxes(rangemode="tozero", row=1, col=2)
-    figure.update_yaxes(rangemode="tozero", row=1, col=3)
+    for column, told in ((2, pairs), (3, noisy)):
+        highest = float(told.value.max()) if len(told) else 1.0
+        figure.update_yaxes(range=[-0.04 * highest, 1.08 * highest], row=1, col=column)  # marks at 0 stay whole
     figure.update_layout(height=460, margin={"t": 50}, legend={"orientation": "h", "y": -0.25})
     return figure
