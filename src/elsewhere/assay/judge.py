@@ -37,7 +37,10 @@ def judge(task: Task[Any], fitted: Learner[Any, Any], run: Run) -> dict[str, pa.
             continue
         try:
             prediction, model = predict(fitted, data, run)
-        except NotOffered as reason:  # a question that this kind of learner cannot be asked
+        except NotOffered as reason:
+            if asked_of(fitted, data.unlabelled()) is not None:
+                raise
+            # a question that this kind of learner cannot be asked
             scores.append(_score(domain, task.metrics[0].name, task.metrics[0], float("nan"), float("nan"), len(data), str(reason)))
             continue
         except UserError as error:
