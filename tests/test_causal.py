@@ -188,6 +188,14 @@ def test_soft_interventions_leave_ancestors_alone() -> None:
     assert np.abs(effect[at][~upstream.T]).max() < 1e-5 * np.abs(effect).max()
 
 
+def test_soft_models_sample_what_is_observed_where_nothing_is_done() -> None:
+    world = worlds.linear_gaussian_world(3, 5, seed=4, soft=True, density=1.0)
+    data = world.environments(20_000, np.random.default_rng(0))
+    model = LinearInterventional(interventions="soft").fit(Source(data))
+    told, seen = model.model.moments().covariance, Gaussian.of(data.of(0)).covariance
+    assert np.abs(told - seen).max() < 0.1 * np.abs(seen).max()
+
+
 def test_mean_shifts_help_and_the_reference_rule_is_worse() -> None:
     def mcc(**options: object) -> float:
         found = []

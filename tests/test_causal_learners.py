@@ -104,6 +104,16 @@ def test_soft_odds_without_kept_causes_are_hard_odds() -> None:
     assert torch.allclose(hard.odds(z, k), soft.odds(z, k))
 
 
+def test_a_soft_model_refuses_do_and_still_samples() -> None:
+    data = worlds.nonlinear_world(3, d=5).environments(100, np.random.default_rng(0))
+    model = ContrastiveInterventional(interventions="soft", width=8, epochs=2, batch=32).fit(Source(data))
+    assert (model.graph == m.closure(model.graph)).all()
+    assert model.sample(4).shape == (4, 5)
+    assert model.predict(Interventions((("env_1",),))).each is None
+    with pytest.raises(UserError, match="soft interventions"):
+        model.do("env_1")
+
+
 @pytest.mark.slow
 def test_behind_a_perceptron_the_contrastive_method_beats_the_linear_one() -> None:
     world = worlds.nonlinear_world(3, 1.5, 10, 64, 2, seed=0)

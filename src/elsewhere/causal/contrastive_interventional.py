@@ -18,7 +18,7 @@ from elsewhere.causal.decoding import fit_decoder
 from elsewhere.causal.learning import CausalLearner, assumed, checked_columns, checked_environments, measured
 from elsewhere.causal.linear import mechanisms, start_order
 from elsewhere.causal.metrics import closure
-from elsewhere.causal.model import CausalModel, Mechanisms
+from elsewhere.causal.model import CausalModel
 from elsewhere.causal.networks import acyclicity
 from elsewhere.causal.questions import Interventions
 from elsewhere.data import Array
@@ -201,7 +201,7 @@ class ContrastiveInterventional(CausalLearner[Environments]):
         found = mechanisms(np.cov(z[environment == 0].T, bias=True).reshape(n, n), int((environment == 0).sum()), sequence)
         hard = self.interventions == "hard"
         if not hard:
-            found = Mechanisms(closure(found.graph).astype(float), found.intercept, found.variance)
+            found = mechanisms(np.cov(z[environment == 0].T, bias=True).reshape(n, n), int((environment == 0).sum()), sequence, closure(found.graph))
         own = [z[environment == m + 1, m] for m in range(n)]
         codec = NetworkCodec(self.network_, None, self.center_, self.spread_, shift, scale)
         if self.decoded:

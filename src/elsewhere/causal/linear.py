@@ -219,10 +219,11 @@ def unmixed(likelihood: OrderLikelihood, e: Array, predecessors: Sequence[Sequen
     return np.array(rows)
 
 
-def mechanisms(covariance: Array, count: int, order: Sequence[int]) -> Mechanisms:
+def mechanisms(covariance: Array, count: int, order: Sequence[int], parents_of: Array | None = None) -> Mechanisms:
     """Return linear mechanisms of latents with a covariance [n, n] in environment 0: regression on all predecessors, weak parents dropped backwards.
 
     A parent is dropped, the weakest first, while its |t| < 4 or its |partial correlation| < 0.15. Latents are centred: intercepts are 0.
+    With ``parents_of`` [n, n] ([i, k]: i is a parent of k) the parents are given and none is dropped.
 
     Examples:
         >>> mechanisms(np.array([[1.0, 2.0], [2.0, 5.0]]), 1000, [0, 1]).weights.tolist()
@@ -231,7 +232,7 @@ def mechanisms(covariance: Array, count: int, order: Sequence[int]) -> Mechanism
     n = len(covariance)
     weights, variance = np.zeros((n, n)), np.empty(n)
     for at, k in enumerate(order):
-        parents = list(order[:at])
+        parents = [i for i in order[:at] if parents_of is None or parents_of[i, k]]
         while parents:
             inverse = np.linalg.inv(covariance[np.ix_(parents, parents)])
             w = inverse @ covariance[parents, k]
@@ -240,7 +241,7 @@ def mechanisms(covariance: Array, count: int, order: Sequence[int]) -> Mechanism
             t = np.abs(w) / np.sqrt(v * np.diag(inverse) / free)
             partial = t / np.sqrt(t**2 + free)
             weak = (t < SMALLEST_T) | (partial < SMALLEST_PARTIAL)
-            if not weak.any():
+            if not weak.any() or parents_of is not None:
                 break
             parents.pop(int(np.argmin(np.where(weak, t, np.inf))))
         if parents:
@@ -349,7 +350,7 @@ def solve(s: Scores, rule: str = "tests", evidence: str = "both", search: bool =
     else:
         place = np.argsort(order)
         reach = closure((before > 0) & (place[:, None] < place))
-        found = Mechanisms(reach.astype(float), np.zeros(len(e)), np.diag(covariance[0]).copy())
+        found = mechanisms(covariance[0], int(s.count[0]), order, reach)  # what observations follow; which of it is an edge is not identified
     return Solution(rows @ s.basis.T, order, before, found, step[own + 1, own], covariance[own + 1, own, own])
 
 
