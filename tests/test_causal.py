@@ -25,7 +25,7 @@ from elsewhere.causal.loading import light_tunnel
 from elsewhere.causal.model import CausalModel, LinearCodec, Mechanisms
 from elsewhere.causal.moments import Moments
 from elsewhere.causal.questions import Gaussian
-from elsewhere.causal.tasks import broken, linear_task, unseen_pairs
+from elsewhere.causal.tasks import broken, light_tunnel_task, linear_task, unseen_pairs
 from elsewhere.data import Examples
 from elsewhere.errors import NotOffered, Undefined, UserError
 from elsewhere.task import Source
@@ -616,6 +616,11 @@ def test_light_tunnel_is_read_from_its_folders(tmp_path: Path) -> None:
     assert data.latents.shape == (18, 5)
     sensors = light_tunnel(tmp_path, images=False)
     assert sensors.features == ("current",)
+    task = light_tunnel_task(0, path=str(tmp_path), images=True)
+    assert task.source.train.names == data.names
+    assert set(task.domains[0].load().environment) <= {0}
+    with pytest.raises(UserError, match="Causal Chamber"):
+        light_tunnel_task(0, path=str(tmp_path / "nowhere"))
     (tmp_path / "buchholz_1_red" / "images_64" / "1.png").unlink()
     with pytest.raises(UserError, match=r"1\.png cannot be read"):
         light_tunnel(tmp_path)

@@ -248,6 +248,14 @@ def test_other_selections_train_and_give_blocks(selection: str) -> None:
     assert model.blocks(data)[(0, 1, 2)].shape == (300, 1)
 
 
+def test_a_second_fit_uses_the_blocks_of_the_second_data() -> None:
+    model = MultiView(batch=16, steps=2, width=4, depth=1).fit(Source(worlds.partial_views(60, ((0, 1), (1, 2)), layers=1)))
+    data = worlds.partial_views(60, ((0, 1, 2), (1, 2, 3)), layers=1)
+    again = model.fit(Source(data))
+    fresh = MultiView(batch=16, steps=2, width=4, depth=1).fit(Source(data))
+    assert np.array_equal(again.represent(data), fresh.represent(data))
+
+
 def test_views_that_share_nothing_are_named() -> None:
     data = Views((np.zeros((9, 2)), np.zeros((9, 2)), np.zeros((9, 2))), ((0, 1), (1, 2), (2, 3)))
     with pytest.raises(UserError, match="views 0 and 2 share no latent"):

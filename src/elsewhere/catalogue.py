@@ -243,6 +243,7 @@ _CATALOGUE: dict[str, dict[str, Entry]] = {
         "interventions": Entry("elsewhere.causal.reader:interventions", "a table of interventions of one's own, for study files: path, intervention"),
         "causal/linear": Entry("elsewhere.causal.tasks:linear_task", "latents behind a linear mixing: n, d, size, shifts, soft, break_with"),
         "causal/nonlinear": Entry("elsewhere.causal.tasks:nonlinear_task", "latents behind a perceptron: n, d, size, hidden, layers"),
+        "light-tunnel": Entry("elsewhere.causal.tasks:light_tunnel_task", "a real system of lamp and polarisers with five known variables: path, images (data root)"),
         "causal/actions": Entry("elsewhere.causal.tasks:actions", "trained on weak actions, asked for the outcome of strong ones: n, k, d, oracle"),
         "causal/views": Entry("elsewhere.causal.tasks:views", "three views of four latents: which block do they share?"),
         "causal/box": Entry("elsewhere.causal.tasks:box", "near pairs of latents in a box: n, deviation, p"),

@@ -146,14 +146,8 @@ class Rule(Learner[Environments, Any]):
         if data.of == "latents":
             return Outcomes(None, data, f"{type(self).__name__} knows no true latents")
         strength = np.asarray(data.strength, float)
-        told = [self.combined([self.code(name) for name in names], s) for names, s in zip(data.do, strength, strict=True)]
+        told = [self.combined([position(name, self.names_) for name in names], s) for names, s in zip(data.do, strength, strict=True)]
         return Outcomes(tuple(told), data, features=tuple(self.features_))
-
-    def code(self, name: str) -> int:
-        """Return the position of an environment by its name."""
-        if name not in self.names_:
-            raise UserError(f"no environment {name!r}{did_you_mean(name, self.names_)}")
-        return self.names_.index(name)
 
     def combined(self, environments: Sequence[int], strength: float) -> Gaussian:
         raise NotImplementedError(f"{type(self).__name__} has no rule")
@@ -164,6 +158,13 @@ def _nonempty(data: Environments, k: int) -> Array:
     if not len(x):
         raise UserError(f"environment {str(data.names[k])!r} has no observations")
     return np.asarray(x, float)
+
+
+def position(name: str, names: Sequence[str]) -> int:
+    """Return the position of an environment by its name."""
+    if name not in names:
+        raise UserError(f"no environment {name!r}{did_you_mean(name, names)}")
+    return list(names).index(name)
 
 
 def additive(single: Sequence[Gaussian], environments: Sequence[int], strength: float = 1.0) -> Gaussian:

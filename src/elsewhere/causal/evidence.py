@@ -78,8 +78,8 @@ def intervention_errors(result: Result) -> pd.DataFrame:
     return told.groupby(["seed", "task_name", "noise", "learner", "domain"]).value.mean().reset_index()
 
 
-def _pair_gain(result: Result, of: str, over: str, noise: float | None = None, domain: str = "pairs") -> Array:
-    told = intervention_errors(result).query("domain == @domain")
+def _pair_gain(result: Result, of: str, over: str, noise: float | None = None) -> Array:
+    told = intervention_errors(result).query("domain == 'pairs'")
     told = told[told.noise == (0.0 if noise is None else noise)]
     if noise is not None:
         told = told[told.task_name == "bench/interventions"]

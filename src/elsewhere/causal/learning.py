@@ -183,15 +183,16 @@ def checked_columns(data: Environments) -> None:
     if np.ndim(x) != 2:
         return
     names = data.features or [f"x{k + 1}" for k in range(np.shape(x)[1])]
-    for e, name in enumerate(data.names):
-        block = np.asarray(data.of(e), float)
+    low, high = np.full(len(names), np.inf), np.full(len(names), -np.inf)
+    for e, name in enumerate(data.names):  # one environment at a time: x may be a memory map
+        block = np.asarray(data.of(e))
         if not len(block):
             continue
         bad = ~np.isfinite(block)
         if bad.any():
             row, column = np.argwhere(bad)[0]
             raise UserError(f"feature {names[column]!r} has {int(bad[:, column].sum())} missing or infinite values in environment {name!r}, first in its row {row}")
-    whole = np.asarray(x, float)
-    still: Array = np.flatnonzero(np.ptp(whole, axis=0) == 0) if len(whole) else np.empty(0, int)
+        low, high = np.minimum(low, block.min(0)), np.maximum(high, block.max(0))
+    still = np.flatnonzero(low == high)
     if len(still):
         raise UserError(f"feature {names[still[0]]!r} is constant: leave it out")

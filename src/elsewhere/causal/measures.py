@@ -69,13 +69,12 @@ def read_r2(prediction: Any, data: Any) -> float:
     return float((1 - np.square(found - z).mean(0) / z.var(0)).mean())
 
 
-def graph_metrics(graph: Array, targets: Sequence[int], held: Environments) -> list[Metric]:
-    """Return SHD, F1 of edges and of ancestors of a learner's graph, and R² of its observational latents from x; judged at home alone.
+def graph_metrics(graph: Array, targets: Sequence[int]) -> list[Metric]:
+    """Return SHD, F1 of edges and F1 of ancestors of a learner's graph, judged where observations are.
 
     Args:
         graph: true adjacency.
         targets: for environment 1, 2, … the latent it acts on: a learner's latent m is that one.
-        held: where the measure stands in the tables.
     """
     order = np.argsort(np.asarray(targets))
 

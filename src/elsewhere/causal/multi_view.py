@@ -157,6 +157,7 @@ class MultiView(CausalLearner[Views]):
 
     def fit(self, source: Source[Views], run: Run = Run()) -> Self:
         data = source.train
+        vars(self).pop("_blocks", None)
         self.subsets_, self.places_, self.outputs_ = self._plan(data)
         self.scales_ = [scales(x) for x in data.inputs]
         seen = [as_tensor(standardised(x, *s)) for x, s in zip(data.inputs, self.scales_, strict=True)]
@@ -173,7 +174,6 @@ class MultiView(CausalLearner[Views]):
             return Both(tuple(x[at] for x in seen), tuple(x[there] for x in seen))
 
         train(Descent(self.network_, self.loss, adam(self.learning_rate)), draw, run, steps=self.steps)
-        vars(self).pop("blocks_", None)
         self.model_ = None
         self.assumptions_ = [
             assumed("views share latents exactly", "untestable", "noise of its own in a view's latents breaks it"),

@@ -8,8 +8,9 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from elsewhere.causal.baselines import additive
+from elsewhere.causal.baselines import additive, position
 from elsewhere.causal.data import Environments
+from elsewhere.causal.learning import DRAWN
 from elsewhere.causal.linear_interventional import LinearInterventional
 from elsewhere.causal.model import CausalModel
 from elsewhere.causal.predictions import Outcomes
@@ -21,28 +22,26 @@ from elsewhere.prediction import ValuePrediction
 from elsewhere.run import Run
 from elsewhere.task import Source
 
-DRAWN = 4000
-
 
 @dataclass
 class ReadOut(Learner[Environments, Any]):
     """Read the true variables off what an encoder finds, with labels of the source, and say how they are distributed under interventions.
 
-    Args:
-        encoder: a learner of environments with latents; or one that is told the variables (``cnn``), whose predictions are then taken as they are.
-        head: what reads the variables off the code; None: the encoder predicts them itself.
-        rule: "causal": combinations by the encoder's own causal model (where it has none, by the linear method on what was read off); "additive": effects of
-            single interventions on mean and covariance are added up.
+        Args:
+            encoder: a learner of environments with latents; or one that is told the variables (``cnn``), whose predictions are then taken as they are.
+            head: what reads the variables off the code; None: the encoder predicts them itself.
+            rule: "causal": combinations by the encoder's own causal model (where it has none, by the linear method on what was read off); "additive": effects of
+                single interventions on mean and covariance are added up.
 
-    Examples:
-        >>> from elsewhere.causal.linear_interventional import LinearInterventional
-        >>> from elsewhere.causal.worlds import linear_gaussian_world
-        >>> from elsewhere.wrapping import wrap
-        >>> from sklearn.linear_model import Ridge
-        >>> data = linear_gaussian_world(2, 3, shifts=True).environments(100, np.random.default_rng(0))
-        >>> model = ReadOut(LinearInterventional(), wrap(Ridge()), "causal").fit(Source(data))
-        >>> model.predict(Interventions((("env_1", "env_2"),), of="latents")).each[0].mean.shape
-        (2,)
+        Examples:
+            >>> from elsewhere.causal.linear_interventional import LinearInterventional
+            >>> from elsewhere.causal.worlds import linear_gaussian_world
+            >>> from elsewhere.wrapping import wrap
+            >>> from sklearn.linear_model import Ridge
+            >>> data = linear_gaussian_world(2, 3, shifts=True).environments(100, np.random.default_rng(0))
+            >>> model = ReadOut(LinearInterventional(), wrap(Ridge()), "causal").fit(Source(data))
+            >>> model.predict(Interventions((("env_1", "env_2"),), of="latents")).each[0].mean.shape
+            (2,)
     """
 
     inside: ClassVar[tuple[str, ...]] = ("encoder", "head")
@@ -83,7 +82,7 @@ class ReadOut(Learner[Environments, Any]):
             return Outcomes(None, data, "a read-out speaks of the true variables, not of x")
         strength: list[float] = np.asarray(data.strength, float).tolist()
         if self.rule == "additive":
-            return Outcomes(tuple(additive(self.single_, [self._code(n) for n in names], s) for names, s in zip(data.do, strength, strict=True)), data)
+            return Outcomes(tuple(additive(self.single_, [position(n, self.names_) for n in names], s) for names, s in zip(data.do, strength, strict=True)), data)
         if self.linear_ is not None:
             return Outcomes(tuple(self.linear_.model.moments_of(list(data.do), strength)), data)
         model = self._model()
@@ -97,11 +96,6 @@ class ReadOut(Learner[Environments, Any]):
     def _model(self) -> CausalModel | None:
         found: CausalModel | None = getattr(self.encoder_, "model_", None)
         return found
-
-    def _code(self, name: str) -> int:
-        if name not in self.names_:
-            raise UserError(f"no environment {name!r}; there are: {', '.join(self.names_)}")
-        return self.names_.index(name)
 
     def _codes(self, data: Any, run: Run) -> Array:
         if self.encoder.accepts is Examples:

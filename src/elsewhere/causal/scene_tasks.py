@@ -18,7 +18,7 @@ from elsewhere.causal.scenes import balls, balls_world, bench, bench_world, pend
 from elsewhere.data import Array
 from elsewhere.errors import UserError
 from elsewhere.factors.task import CHOICES, factor_task
-from elsewhere.factors.world import FactorImages, World
+from elsewhere.factors.world import FactorImages
 from elsewhere.run import Run
 from elsewhere.task import Domain, Source, Task, task
 
@@ -53,16 +53,16 @@ STATIC = ("prior", "ridge-regression", "cnn")
 @task("balls", choices=CHOICES, learners=STATIC)
 def balls_task(seed: int = 0, split: str = "extrapolation", count: int = 2, values: int = 10, resolution: int = 32, granted: str = "nothing", occlusion: bool = False) -> Task[FactorImages]:
     """Pictures of coloured balls on a grid of places, with the four splits of the image benchmark."""
-    return _granting(factor_task(balls_world(count, values, resolution, occlusion), split, seed), balls_world(count, values, resolution, occlusion), granted, seed)
+    return _granting(factor_task(balls_world(count, values, resolution, occlusion), split, seed), granted)
 
 
 @task("bench", choices=CHOICES, learners=STATIC)
 def bench_task(seed: int = 0, split: str = "extrapolation", values: int = 6, resolution: int = 32, noise: float = 0.0, granted: str = "nothing") -> Task[FactorImages]:
     """Pictures of a lamp behind two polarisers on a grid of settings, with the four splits of the image benchmark."""
-    return _granting(factor_task(bench_world(values, resolution, noise), split, seed), bench_world(values, resolution, noise), granted, seed)
+    return _granting(factor_task(bench_world(values, resolution, noise), split, seed), granted)
 
 
-def _granting(made: Task[FactorImages], world: World, granted: str, seed: int) -> Task[FactorImages]:
+def _granting(made: Task[FactorImages], granted: str) -> Task[FactorImages]:
     """Return the task that also grants its test images, without labels, but with which of them differ in what (for pairs and views)."""
     if granted not in ("nothing", "pairs"):
         raise UserError(f"granted must be nothing or pairs, not {granted!r}")
@@ -164,4 +164,4 @@ def pendulum_task(seed: int = 0, size: int = 2000, resolution: int = 64) -> Task
     data = Environments(pendulum(z, resolution), np.repeat(np.arange(5), size), names, z, graph, targets, latent_names=names[1:])
     z = pendulum_latents(HELD, held)
     home = Environments(pendulum(z, resolution), np.zeros(HELD, int), names, z, graph, targets, latent_names=names[1:])
-    return Task(Source(data), [Domain("held-out pictures", home, "home")], [MCC, READ_R2, *graph_metrics(graph, range(4), home)])
+    return Task(Source(data), [Domain("held-out pictures", home, "home")], [MCC, READ_R2, *graph_metrics(graph, range(4))])

@@ -11,14 +11,17 @@ import numpy as np
 from elsewhere.causal import metrics as m
 from elsewhere.causal import worlds
 from elsewhere.causal.data import Actions, Environments
+from elsewhere.causal.loading import TUNNEL_GET, light_tunnel
 from elsewhere.causal.measures import ENERGY, MCC, RELATIVE, check_metrics, graph_metrics, true_latents
 from elsewhere.causal.predictions import values_of
 from elsewhere.causal.questions import Interventions
+from elsewhere.data import find
 from elsewhere.errors import Undefined, UserError
 from elsewhere.run import Run
 from elsewhere.task import Domain, Metric, Source, Task, task
 
 HELD = 4000
+TUNNEL_HELD = 0.1  # of the light tunnel's rows
 FINDINGS = ("causal-map",)
 LEARNERS = ("linear-interventional", "additive-interventions", "nearest-intervention", "no-change", "conditional-gaussian")
 
@@ -54,7 +57,7 @@ def unseen_pairs(seed: int = 0, n: int = 5, d: int = 10, size: int = 2000, densi
             domains.append(Domain(name, asked(world, pairs), about={"joined": name != "other pairs"}))
     for name, strength in (("half the strength", 0.5), ("doubled strength", 2.0), ("tripled strength", 3.0)):
         domains.append(Domain(name, asked(world, singles, strength), about={"strength": strength}))
-    return Task(source, domains, [RELATIVE, MCC, *graph_metrics(world.graph, world.targets, held)], FINDINGS)
+    return Task(source, domains, [RELATIVE, MCC, *graph_metrics(world.graph, world.targets)], FINDINGS)
 
 
 def _held(world: worlds.InterventionalWorld, seed: int) -> Environments:
@@ -70,7 +73,7 @@ def linear_task(seed: int = 0, n: int = 5, d: int = 10, size: int = 10_000, shif
     """
     world = worlds.linear_gaussian_world(n, d, density, seed, soft, shifts)
     data, held = broken(world, size, seed, break_with)
-    return Task(Source(data), [Domain("held-out rows", held, "home")], [MCC, *graph_metrics(world.graph, world.targets, held), *check_metrics()], FINDINGS)
+    return Task(Source(data), [Domain("held-out rows", held, "home")], [MCC, *graph_metrics(world.graph, world.targets), *check_metrics()], FINDINGS)
 
 
 def broken(world: worlds.InterventionalWorld, size: int, seed: int, break_with: str = "nothing") -> tuple[Environments, Environments]:
@@ -101,7 +104,7 @@ def nonlinear_task(seed: int = 0, n: int = 4, degree: float = 2.0, d: int = 20, 
     pairs = rows(world.pairs())
     floor = Metric("linear_floor", lambda learner, data: _floor(data), of="learner")
     domains: list[Domain[Any]] = [Domain("held-out rows", held, "home"), Domain("pairs", pairs)]
-    return Task(source, domains, [MCC, RELATIVE, ENERGY, *graph_metrics(world.graph, world.targets, held), floor])
+    return Task(source, domains, [MCC, RELATIVE, ENERGY, *graph_metrics(world.graph, world.targets), floor])
 
 
 def _floor(data: Any) -> float:
@@ -109,6 +112,15 @@ def _floor(data: Any) -> float:
     if not isinstance(data, Environments) or data.latents is None:
         raise Undefined("judged where the latents are known")
     return m.linear_r2(data.inputs, data.latents)
+
+
+@task("light-tunnel", files=("path",), learners=("linear-interventional", "contrastive-interventional", "principal-components"), reader="interventions")
+def light_tunnel_task(seed: int = 0, path: str | None = None, images: bool = False) -> Task[Any]:
+    """The light tunnel of the Causal Chamber project, five known variables, by its sensors or its pictures (data root, or path)."""
+    data = light_tunnel(path or find("lt_crl_benchmark_v1", TUNNEL_GET), images)
+    held = Run(seed).rng("held out").random(len(data)) < TUNNEL_HELD
+    home = data.take(held & (np.asarray(data.environment) == 0))
+    return Task(Source(data.take(~held)), [Domain("held-out rows", home, "home")], [MCC], FINDINGS)
 
 
 # --- actions, views, transitions --------------------------------------------------------------------------------------

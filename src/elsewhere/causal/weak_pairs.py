@@ -60,7 +60,7 @@ class Autoencoder(Unmixing):
         self._begin(x, run)
         take, rows = taker(self._seen(x)), order(len(x), run, self.batch)
         train(Descent(self.network_, self.loss, adam(self.learning_rate)), lambda step: take(rows(step)), run, steps=self.steps)
-        self._end([])
+        self.model_, self.assumptions_ = None, []
         return self
 
     def loss(self, network: Any, x: Tensor) -> Tensor:
@@ -82,23 +82,10 @@ class Autoencoder(Unmixing):
     def _seen(self, x: Any) -> Any:
         return NetworkCodec(None, None, self.center_, self.spread_).seen(x)
 
-    def _end(self, assumptions: list[dict[str, str]]) -> None:
-        self.model_, self.assumptions_ = None, assumptions
-
     @property
     def codec_(self) -> NetworkCodec:
         """From observations to mean codes and back."""
-        return NetworkCodec(v.MeanCode(self.network_), _Means(self.network_.decoder), self.center_, self.spread_, logits=self.center_ is None)
-
-
-class _Means(torch.nn.Module):
-    def __init__(self, decoder: Any) -> None:
-        super().__init__()
-        self.decoder = decoder
-
-    def forward(self, z: Tensor) -> Tensor:
-        out: Tensor = self.decoder(z)
-        return out
+        return NetworkCodec(v.MeanCode(self.network_), self.network_.decoder, self.center_, self.spread_, logits=self.center_ is None)
 
 
 @dataclass
@@ -149,7 +136,7 @@ class WeakPairs(Autoencoder):
             return take(torch.stack([2 * at, 2 * at + 1], 1).flatten())
 
         train(Descent(self.network_, self.loss, adam(self.learning_rate)), draw, run, steps=self.steps)
-        self._end([])
+        self.model_ = None
         self._check(both, len(data))
         return self
 

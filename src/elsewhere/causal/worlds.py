@@ -11,7 +11,6 @@ from typing import Literal
 import numpy as np
 
 from elsewhere.causal.data import OBSERVATIONAL, Actions, Environments, Transitions, Views
-from elsewhere.causal.metrics import closure
 from elsewhere.causal.questions import Gaussian
 from elsewhere.data import Array
 from elsewhere.errors import UserError
@@ -372,9 +371,3 @@ def transitions(size: int, n: int = 4, seed: int = 0, layers: int = 3, density: 
             z[t + 1, cell[t]] = fresh[t, cell[t]]
     x = invertible_mlp(n, layers, rng)(z) if kind == "mixed" else z
     return Transitions.from_sequence(x.astype(np.float32), action, z)
-
-
-__all__ = [
-    "ActionWorld", "InterventionalWorld", "action_world", "box_pairs", "closure", "invertible_mlp", "linear_gaussian_world", "mixing_matrix", "nonlinear_world", "outcome",
-    "partial_views", "random_perceptron", "transitions",
-]  # fmt: skip
