@@ -27,21 +27,21 @@ from elsewhere.task import Source
 class ReadOut(Learner[Environments, Any]):
     """Read the true variables off what an encoder finds, with labels of the source, and say how they are distributed under interventions.
 
-        Args:
-            encoder: a learner of environments with latents; or one that is told the variables (``cnn``), whose predictions are then taken as they are.
-            head: what reads the variables off the code; None: the encoder predicts them itself.
-            rule: "causal": combinations by the encoder's own causal model (where it has none, by the linear method on what was read off); "additive": effects of
-                single interventions on mean and covariance are added up.
+    Args:
+        encoder: a learner of environments with latents; or one that is told the variables (``cnn``), whose predictions are then taken as they are.
+        head: what reads the variables off the code; None: the encoder predicts them itself.
+        rule: "causal": combinations by the encoder's own causal model (where it has none, by the linear method on what was read off); "additive": effects of
+            single interventions on mean and covariance are added up.
 
-        Examples:
-            >>> from elsewhere.causal.linear_interventional import LinearInterventional
-            >>> from elsewhere.causal.worlds import linear_gaussian_world
-            >>> from elsewhere.wrapping import wrap
-            >>> from sklearn.linear_model import Ridge
-            >>> data = linear_gaussian_world(2, 3, shifts=True).environments(100, np.random.default_rng(0))
-            >>> model = ReadOut(LinearInterventional(), wrap(Ridge()), "causal").fit(Source(data))
-            >>> model.predict(Interventions((("env_1", "env_2"),), of="latents")).each[0].mean.shape
-            (2,)
+    Examples:
+        >>> from elsewhere.causal.linear_interventional import LinearInterventional
+        >>> from elsewhere.causal.worlds import linear_gaussian_world
+        >>> from elsewhere.wrapping import wrap
+        >>> from sklearn.linear_model import Ridge
+        >>> data = linear_gaussian_world(2, 3, shifts=True).environments(100, np.random.default_rng(0))
+        >>> model = ReadOut(LinearInterventional(), wrap(Ridge()), "causal").fit(Source(data))
+        >>> model.predict(Interventions((("env_1", "env_2"),), of="latents")).each[0].mean.shape
+        (2,)
     """
 
     inside: ClassVar[tuple[str, ...]] = ("encoder", "head")
