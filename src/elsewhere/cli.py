@@ -305,29 +305,12 @@ def _tell(result: Result, refused: list[str]) -> None:
     for line in refused:
         typer.echo(f"- {line}")
     try:
-        typer.echo("\n" + _as_text(result))
+        typer.echo(f"\n{result.headline}\n{result.as_text()}\n")
     except UserError:
         pass  # nothing finished: the summary has said why
     for _, verdict in result.verdicts():
         typer.echo(f"expectation: {verdict.sentence}")
     typer.echo(f"result: {result.folder}")
-
-
-def _as_text(result: Result, most: int = 30) -> str:
-    """Return the headline table as text: value and interval in each cell."""
-    import pandas as pd
-
-    table = result.table()
-    domains = list(dict.fromkeys(c[0] for c in table.columns))
-    shown = domains[:8]
-
-    def cell(row: Any, d: str) -> str:
-        value, low, high = (row[(d, k)] for k in ("value", "low", "high"))
-        return "–" if pd.isna(value) else f"{value:.3f}" + ("" if pd.isna(low) else f" [{low:.3f}, {high:.3f}]")
-
-    text = pd.DataFrame({one_line(d, 30): [cell(row, d) for _, row in table.iterrows()] for d in shown}, index=table.index)
-    more = f"\n(and {len(domains) - len(shown)} more domains in the report)" if len(domains) > len(shown) else ""
-    return f"{result.headline}\n{text.head(most).to_string()}{more}\n"
 
 
 def _show_finding(finding: Any) -> None:

@@ -71,11 +71,17 @@ class Estimate:
         influence: [n] how much each example moves the value (mean 0, the empirical influence function). The standard
             error over units then follows in closed form: the infinitesimal jackknife (Efron 1982), which is what the
             bootstrap over units estimates by resampling.
+        effective: of values in 0..1, independent answers that would give this precision: used where every
+            influence is 0, which is when the value lies at an end (an AUROC of 1) and not when it is exact.
+        bias: what is expected of the value above the truth (sums of absolute values lie above): the interval reaches
+            lower by it.
     """
 
     value: float
     error: float = float("nan")
     influence: Array | None = None
+    effective: float = float("nan")
+    bias: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -84,12 +90,14 @@ class Metric:
 
     ``fn(prediction, data)`` returns an array with one number an example (NaN: not judged), a float, an ``Estimate``, or a
     mapping suffix -> any of these (the suffix ``""`` is the metric itself); it raises ``Undefined(reason)`` where it has no value.
+    No interval reaches beyond ``range``, the least and the largest value there can be.
     """
 
     name: str
     fn: Callable[[Any, Any], Any]
     higher_is_better: bool = True
     of: Literal["prediction", "learner"] = "prediction"
+    range: tuple[float, float] = (float("-inf"), float("inf"))
 
 
 @dataclass(frozen=True)
@@ -250,6 +258,14 @@ def as_task_function(thing: Any) -> TaskFunction:
     raise UserError(f"expected a task, got {type(thing).__name__}; decorate the function that makes it with @task('name')")
 
 
+def clustered(influence: Array, units: Array | None = None) -> Array:
+    """Return influences summed by unit [units]; each example is a unit of its own where none are given."""
+    if units is None:
+        return np.asarray(influence, float)
+    _, codes = np.unique(units, return_inverse=True)
+    return np.bincount(codes, influence)
+
+
 def standard_error(influence: Array, units: Array | None = None) -> float:
     """Return the standard error of a mean of influences, clustered by unit: sqrt(m/(m-1) Σ_u (Σ_{i in u} v_i)²) / n.
 
@@ -257,9 +273,6 @@ def standard_error(influence: Array, units: Array | None = None) -> float:
         >>> round(standard_error(np.array([1.0, -1.0, 1.0, -1.0])), 4)  # = sd(ddof=1) / sqrt(4)
         0.5774
     """
-    n = len(influence)
-    if units is not None:
-        _, codes = np.unique(units, return_inverse=True)
-        influence = np.bincount(codes, influence)
-    m = len(influence)
-    return float(np.sqrt(m / (m - 1) * np.square(influence).sum()) / n) if m > 1 else float("nan")
+    sums = clustered(influence, units)
+    m = len(sums)
+    return float(np.sqrt(m / (m - 1) * np.square(sums).sum()) / len(influence)) if m > 1 else float("nan")

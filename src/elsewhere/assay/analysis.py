@@ -7,58 +7,112 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from scipy.stats import norm, rankdata, t
 
+from elsewhere.assay.constants import CONSTANT
+from elsewhere.assay.intervals import arms, over_seeds
 from elsewhere.data import Array
 
 ENOUGH = 8  # trials of a pair, for a line
 LEAST_JUDGED = 30  # examples of a domain, for a kind
 UNIT_METRICS = ("accuracy", "balanced_accuracy", "auroc", "worst_group_accuracy")  # in [0, 1]: their lines are straight on probit axes
-BOUNDED = (*UNIT_METRICS, "ece", "confidence", "majority_share", "demographic_disparity", "equalised_odds")  # intervals are cut at 0 and 1
+# what lies in [0, 1], for results that were written before scores carried their range
+BOUNDED = (*UNIT_METRICS, "ece", "confidence", "majority_share", "demographic_disparity", "equalised_odds")
 MOST_COMPARED = 40  # learners that are compared pair by pair; the others rank behind them
-NOT_MEASURES = ("confidence", "majority_share")
+NOT_MEASURES = ("confidence", "majority_share", CONSTANT)
 Kind = Literal["chance", "flat", "underspecified", "inverse", "line", "loose", "scattered", "too few"]
 
 
 def cells(scores: pd.DataFrame, by: list[str], confidence: float = 0.95, metric: str = "") -> pd.DataFrame:
-    """Return value, low, high, n and seeds for each cell ``by``: over seeds Student's t, over units their error, variances added.
+    """Return value, low, high, n and seeds for each cell ``by``.
+
+    Over k seeds Student's t, over units the interval of one seed: √((t_{k-1} s / √k)² + arm²), on
+    each side. Shares have the arms of Wilson's interval, at the effective number of their units.
 
     Args:
-        scores: rows of one metric, with columns ``seed``, ``value``, ``error``, ``n``.
-        by: columns that name a cell; several rows of one seed in a cell (tasks, domains) are averaged first.
+        scores: rows of one metric, with columns ``seed``, ``value``, ``error``, ``n``, and where
+            they are known ``freedom``, ``effective``, ``bias``, ``least`` and ``most``.
+        by: columns that name a cell; several rows of one seed in a cell (tasks, domains) are
+            averaged first.
         confidence: of the two-sided interval.
-        metric: its name; intervals of metrics that lie in [0, 1] are cut there.
+        metric: its name; where ``least`` and ``most`` are missing, intervals of metrics that are
+            known to lie in [0, 1] are cut there.
     """
-    seeds = _seed_means(scores, by)
-    cell = seeds.groupby(by, observed=True, sort=False)
-    table = cell.agg(value=("value", "mean"), deviation=("value", "std"), square=("square", "mean"), n=("n", "mean"), seeds=("value", "count")).reset_index()
-    half = half_widths(table.deviation.to_numpy(), table.seeds.to_numpy(), np.sqrt(table.square.to_numpy()), confidence)
-    ends = (0.0, 1.0) if metric in BOUNDED else (-np.inf, np.inf)
-    table["low"], table["high"] = (table.value - half).clip(*ends), (table.value + half).clip(*ends)
+    level = (1 + confidence) / 2
+    seeds = seed_means(scores, by, level)
+    table = _over_seeds(seeds, by, level)
+    least, most = value_range(scores, metric)
+    table["low"] = (table.value - table.down).clip(least, most)
+    table["high"] = (table.value + table.up).clip(least, most)
     return table[[*by, "value", "low", "high", "n", "seeds"]]
 
 
-def _seed_means(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Return one row a cell and seed: mean value, squared standard error of that mean, n."""
-    rows = scores.assign(square=scores.error.astype(float) ** 2)
-    grouped = rows.groupby([*by, "seed"], observed=True, sort=False)
-    table = grouped.agg(value=("value", "mean"), square=("square", "sum"), rows=("value", "count"), n=("n", "sum")).reset_index()
-    table["square"] = np.where(table.rows > 0, table.square / np.maximum(table.rows, 1) ** 2, np.nan)
+def value_range(scores: pd.DataFrame, metric: str) -> tuple[float, float]:
+    """Return the least and the largest value that a metric can have."""
+    if {"least", "most"} <= set(scores) and len(scores) and scores.least.notna().any():
+        return float(scores.least.min()), float(scores.most.max())
+    return (0.0, 1.0) if metric in BOUNDED else (-np.inf, np.inf)
+
+
+def seed_means(scores: pd.DataFrame, by: list[str], level: float) -> pd.DataFrame:
+    """Return one row a cell and seed: mean value, squared arms of that mean, n.
+
+    Several tasks may judge one domain elsewhere: then on the same examples, whose errors go
+    together, and their arms are added; arms of different domains add up as squares do.
+    """
+    down, up = arms(scores, level)
+    rows = scores[[*by, "seed", "value", "n"]].assign(down=down, up=up)
+    keys = [*by, "seed"]
+    if "task" not in by and "task" in scores and scores.task.nunique() > 1:
+        rows["place"] = _shared_place(scores)
+        told = {"value": "sum", "down": "mean", "up": "mean", "n": "sum"}
+        grouped = rows.groupby([*keys, "place"], observed=True, sort=False)
+        counted = grouped.value.count().rename("rows")
+        rows = grouped.agg(told).join(counted).reset_index()
+        rows[["down", "up"]] = rows[["down", "up"]].mul(rows["rows"], axis=0)
+    else:
+        rows["rows"] = rows.value.notna().astype(int)
+    return _averaged(rows, keys)
+
+
+def _shared_place(scores: pd.DataFrame) -> pd.Series[Any]:
+    """Return what tells sets of judged examples apart: the domain; at home, where each task holds out its own, the task too."""
+    domain = scores.domain.astype(str) if "domain" in scores else pd.Series("", scores.index)
+    apart = "\0" + scores.task.astype(str)
+    return domain + apart.where((scores.role == "home") if "role" in scores else True, "")
+
+
+def _averaged(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Return means of independent rows, which hold sums of ``rows`` values each."""
+    known = rows.down.notna()
+    squares = rows.assign(down=rows.down**2, up=rows.up**2, sure=rows["rows"].where(known, 0))
+    grouped = squares.groupby(keys, observed=True, sort=False)
+    table = grouped[["value", "down", "up", "n", "rows", "sure"]].sum(min_count=0).reset_index()
+    count = table["rows"].to_numpy(float)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        table["value"] = table.value / count
+        # rows of unknown error count as if theirs were the mean of the others
+        share = count / table.sure.where(table.sure > 0)
+        table["down"], table["up"] = (table[c] * share / count**2 for c in ("down", "up"))
     return table
 
 
-def half_widths(deviation: Array, seeds: Array, error: Array, confidence: float) -> Array:
-    """Return half widths of means over seeds: sqrt((t_{k-1} s / √k)² + (z e)²); NaN where neither spread is known."""
-    level = (1 + confidence) / 2
-    units = np.nan_to_num(norm.ppf(level) * error, nan=0.0)
-    with np.errstate(invalid="ignore"):
-        over_seeds = np.where(seeds > 1, t.ppf(level, np.maximum(seeds - 1, 1)) * np.nan_to_num(deviation) / np.sqrt(np.maximum(seeds, 1)), 0.0)
-    half = np.hypot(over_seeds, units)
-    return np.where((seeds < 2) & (units == 0), np.nan, half)
+def _over_seeds(seeds: pd.DataFrame, by: list[str], level: float) -> pd.DataFrame:
+    """Return the mean over seeds of each cell, with its arms; NaN where no spread is known."""
+    told = {"value": ("value", "mean"), "deviation": ("value", "std"), "down": ("down", "mean")}
+    told |= {"up": ("up", "mean"), "n": ("n", "mean"), "seeds": ("value", "count")}
+    table = seeds.groupby(by, observed=True, sort=False).agg(**told).reset_index()
+    spread = over_seeds(table.deviation.to_numpy(), table.seeds.to_numpy(), level)
+    for side in ("down", "up"):
+        half = np.hypot(spread, np.sqrt(np.nan_to_num(table[side].to_numpy(float))))
+        table[side] = half
+    nothing = (table.down == 0) & (table.up == 0)
+    table.loc[nothing, ["down", "up"]] = np.nan
+    return table
 
 
 def away(scores: pd.DataFrame) -> pd.DataFrame:
@@ -73,21 +127,26 @@ def gaps(scores: pd.DataFrame, higher_is_better: bool, confidence: float = 0.95)
 
     Differences are taken within a seed; the errors over units of the two test sets are independent.
     """
-    keys = ["task", "learner"]
-    home = _seed_means(scores[scores.role == "home"], keys).rename(columns={"value": "home", "square": "home_square"})
-    there = scores[scores.role != "home"].assign(square=lambda s: s.error.astype(float) ** 2)
-    joined = there.merge(home[[*keys, "seed", "home", "home_square"]], on=[*keys, "seed"])
+    keys, level = ["task", "learner"], (1 + confidence) / 2
+    names = {"value": "home", "down": "home_down", "up": "home_up"}
+    home = seed_means(scores[scores.role == "home"], keys, level).rename(columns=names)
+    there = seed_means(scores[scores.role != "home"], [*keys, "domain", "role"], level)
+    joined = there.merge(home[[*keys, "seed", *names.values()]], on=[*keys, "seed"])
     sign = 1.0 if higher_is_better else -1.0
-    joined["gap"] = sign * (joined.home - joined.value)
-    joined["both"] = joined.square.fillna(0) + joined.home_square.fillna(0)
-    table = (
-        joined.groupby([*keys, "domain", "role"], observed=True, sort=False)
-        .agg(home=("home", "mean"), value=("value", "mean"), gap=("gap", "mean"), deviation=("gap", "std"), both=("both", "mean"), seeds=("gap", "count"))
-        .reset_index()
-    )
-    half = half_widths(table.deviation.to_numpy(), table.seeds.to_numpy(), np.sqrt(table.both.to_numpy()), confidence)
-    table["low"], table["high"] = table.gap - half, table.gap + half
-    return table[[*keys, "domain", "role", "home", "value", "gap", "low", "high", "seeds"]]
+    longer = joined.home_down.fillna(0) + joined.up.fillna(0)
+    shorter = joined.home_up.fillna(0) + joined.down.fillna(0)
+    joined = joined.rename(columns={"value": "there"})
+    joined["value"] = sign * (joined.home - joined.there)
+    joined["down"], joined["up"] = (longer, shorter) if sign > 0 else (shorter, longer)
+    by = [*keys, "domain", "role"]
+    table = _over_seeds(joined, by, level)
+    means = joined.groupby(by, observed=True, sort=False)[["home", "there"]].mean().reset_index()
+    table = table.rename(columns={"value": "gap"}).merge(means, on=by)
+    least, most = value_range(scores, "")
+    table["low"] = (table.gap - table.down).clip(least - most, most - least)
+    table["high"] = (table.gap + table.up).clip(least - most, most - least)
+    table = table.rename(columns={"there": "value"})
+    return table[[*by, "home", "value", "gap", "low", "high", "seeds"]]
 
 
 def p_values(mean: Array, deviation: Array, seeds: Array, error: Array) -> Array:
@@ -98,15 +157,15 @@ def p_values(mean: Array, deviation: Array, seeds: Array, error: Array) -> Array
         half = np.nan_to_num(half_widths_at(deviation, seeds, error, middle), nan=np.inf)
         inside = half >= np.abs(mean)  # the interval at this p holds 0
         low, high = np.where(inside, middle, low), np.where(inside, high, middle)
-    return np.where((seeds < 2) & ~(error > 0), np.where(mean == 0, 1.0, np.nan), np.where(mean == 0, 1.0, (low + high) / 2))
+    nothing = ~(np.nan_to_num(error) > 0) & ~((seeds > 1) & (np.nan_to_num(deviation) > 0))
+    return np.where(mean == 0, 1.0, np.where(nothing, np.nan, (low + high) / 2))
 
 
 def half_widths_at(deviation: Array, seeds: Array, error: Array, p: Array) -> Array:
-    """Return half widths, each at its own two-sided p."""
+    """Return half widths √((t_{k-1} s / √k)² + (z e)²), each at its own two-sided p."""
     level = 1 - p / 2
     units = np.nan_to_num(norm.ppf(level) * error, nan=0.0)
-    over = np.where(seeds > 1, t.ppf(level, np.maximum(seeds - 1, 1)) * np.nan_to_num(deviation) / np.sqrt(np.maximum(seeds, 1)), 0.0)
-    return np.hypot(over, units)
+    return np.hypot(over_seeds(deviation, seeds, level), units)
 
 
 def holm(p: Array) -> Array:
@@ -156,19 +215,39 @@ def ranking(scores: pd.DataFrame, higher_is_better: bool, differences: Mapping[t
 
 
 def _common(away: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    away = away.assign(place=away.task.astype(str) + "\0" + away.domain.astype(str), square=away.error.astype(float) ** 2)
-    return {str(name): rows.dropna(subset=["value"]).set_index(["seed", "place"])[["value", "square"]] for name, rows in away.groupby("learner", observed=True)}
+    down, up = arms(away, 0.975)
+    place = away.task.astype(str) + "\0" + away.domain.astype(str)
+    told = away[["learner", "seed", "value", "domain"]].assign(place=place, down=down, up=up)
+    kept = ["value", "down", "up", "domain"]
+    return {
+        str(name): rows.dropna(subset=["value"]).set_index(["seed", "place"])[kept]
+        for name, rows in told.groupby("learner", observed=True)
+    }
 
 
 def _difference(a: pd.DataFrame, b: pd.DataFrame, known: float | None) -> tuple[float, float, int, float]:
-    """Return mean, deviation over seeds, seeds and standard error over units of a difference of two learners."""
+    """Return mean, deviation over seeds, seeds and standard error over units of a difference of two learners.
+
+    Where the error is not known on the same examples, it is that whose normal interval has the arm
+    on the side of 0 of the two values' intervals, as if the two were independent.
+    """
     joined = a.join(b, rsuffix="_b", how="inner")
     if not len(joined):
         return float("nan"), float("nan"), 0, float("nan")
     d = (joined.value - joined.value_b).groupby("seed").mean()
-    grouped = (joined.square.fillna(0) + joined.square_b.fillna(0)).groupby("seed")
-    error = float(np.sqrt((grouped.sum() / grouped.size() ** 2).mean())) if known is None else known
-    return float(d.mean()), float(d.std()) if len(d) > 1 else float("nan"), len(d), error
+    mean = float(d.mean())
+    if known is None:
+        sides = ("down", "up_b") if mean > 0 else ("up", "down_b")
+        square = sum(_square_of_mean(joined, side) for side in sides)
+        known = float(np.sqrt(square)) / float(norm.ppf(0.975))
+    return mean, float(d.std()) if len(d) > 1 else float("nan"), len(d), known
+
+
+def _square_of_mean(rows: pd.DataFrame, arm: str) -> float:
+    """Return the squared arm of the mean over places of one seed, mean over seeds; places of one domain go together."""
+    by_domain = rows.groupby(["seed", "domain"], observed=True)[arm].sum()
+    squares = np.square(by_domain).groupby("seed").sum() / np.square(rows.groupby("seed").size())
+    return float(squares.mean())
 
 
 # --- lines ----------------------------------------------------------------------------------------------------------

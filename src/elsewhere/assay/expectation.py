@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
 
+from elsewhere.assay.analysis import seed_means
+from elsewhere.assay.intervals import Arms, arms, over_seeds, quantile
+from elsewhere.assay.paired import paired_error, paired_spread
 from elsewhere.errors import UserError, did_you_mean, one_line
 
 if TYPE_CHECKING:
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
 
 State = Literal["holds", "fails", "cannot tell"]
 OVER = ("mean", "worst", "best")
+__all__ = ["Expectation", "Verdict", "half_width", "paired_error", "select"]
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -112,8 +117,11 @@ class Expectation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
             return Verdict("cannot tell", float("nan"), float("nan"), float("nan"), f"{self.text}: cannot tell, {problem}")
         return self.judge(values, error, self._bound(result))
 
-    def judge(self, values: np.ndarray[Any, Any], error: float, bound: tuple[float, bool]) -> Verdict:
-        """Return the verdict on one value a seed [seeds], a standard error over units and a bound (value, at least?)."""
+    def judge(self, values: np.ndarray[Any, Any], error: float | Arms, bound: tuple[float, bool]) -> Verdict:
+        """Return the verdict on one value a seed [seeds], a bound (value, at least?), and how sure they are over units.
+
+        ``error`` is a standard error, or the arms of the mean at this expectation's confidence.
+        """
         limit, at_least = bound
         signed = values if at_least else -values
         target = limit if at_least else -limit
@@ -123,9 +131,10 @@ class Expectation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
             possible = hits + max(0, self.in_seeds - len(values))
             state: State = "holds" if hits >= self.in_seeds else "cannot tell" if possible >= self.in_seeds else "fails"
             return Verdict(state, mean, float(values.min()), float(values.max()), f"{self.text}: {state}, in {hits} of {len(values)} seeds ({mean:.3f} on average)")
-        half = half_width(values, error, self.confidence, one_sided=True)
-        low, high = mean - half, mean + half
-        if not np.isfinite(half):
+        sides = error if isinstance(error, Arms) else _normal_arms(error, self.confidence)
+        down, up = (_half(values, float(side), self.confidence) for side in sides)
+        low, high = mean - down, mean + up
+        if not np.isfinite(down + up):
             why = "one seed and no error over units" if len(values) < 2 else "no spread is known"
             return Verdict("cannot tell", mean, float("nan"), float("nan"), f"{self.text}: cannot tell, {mean:.3f} but {why}")
         worst, best = (low, high) if at_least else (-high, -low)
@@ -140,11 +149,13 @@ class Expectation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
             return (self.gap_at_most, False) if higher else (-self.gap_at_most, True)
         return (self.at_least, True) if self.at_least is not None else (float(self.at_most or 0.0), False)
 
-    def _values(self, result: Result) -> tuple[np.ndarray[Any, Any], float]:
+    def _values(self, result: Result) -> tuple[np.ndarray[Any, Any], float | Arms]:
+        """Return one value a seed, and the arms of their mean over units."""
         if self.statistic is not None:
             from elsewhere.task import resolve
 
-            return np.atleast_1d(np.asarray(resolve(self.statistic)(result), float)), 0.0
+            values = np.atleast_1d(np.asarray(resolve(self.statistic)(result), float))
+            return values, 0.0 if len(values) > 1 else float("nan")
         this = select(result, self.metric, self.where)
         that = None
         if self.beats is not None:
@@ -157,15 +168,18 @@ class Expectation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         elif self.minus is not None:
             that = select(result, self.metric, {**self.where, **self.minus}, inherited=set(self.where) - set(self.minus))
         higher = result.higher_is_better(self.metric)
-        a, spread_a = _by_seed(this, self.over, higher)
+        a, arms_a = _by_seed(this, self.over, higher, self.confidence)
         if that is None:
-            return a.to_numpy(), spread_a
-        b, spread_b = _by_seed(that, self.over, higher)
+            return a.to_numpy(), arms_a
+        b, arms_b = _by_seed(that, self.over, higher, self.confidence)
         d = (a - b).dropna()
         if not len(d):
             raise UserError("the two selections share no seed")
-        paired = paired_error(result, self.metric, this, that)
-        return d.to_numpy(), paired if paired is not None else float(np.hypot(spread_a, spread_b))
+        paired = paired_spread(result, self.metric, this, that)
+        if paired is None:
+            return d.to_numpy(), arms_a.of_difference(arms_b)
+        half = quantile(paired.freedom, self.confidence) * paired.error
+        return d.to_numpy(), Arms(np.float64(half), np.float64(half))
 
 
 def half_width(values: np.ndarray[Any, Any], error: float, confidence: float, one_sided: bool = False) -> float:
@@ -173,15 +187,22 @@ def half_width(values: np.ndarray[Any, Any], error: float, confidence: float, on
 
     NaN where neither is known. With one seed: units alone.
     """
-    from scipy.stats import norm, t
-
     level = confidence if one_sided else (1 + confidence) / 2
-    units = 0.0 if np.isnan(error) else float(norm.ppf(level)) * error
+    return _half(values, float(_normal_arms(error, level).down), level)
+
+
+def _normal_arms(error: float, level: float) -> Arms:
+    half = np.asarray(quantile(np.inf, level) * error)
+    return Arms(half, half)
+
+
+def _half(values: np.ndarray[Any, Any], units: float, level: float) -> float:
+    """Return √((t_{k-1} s / √k)² + units²) for values of k seeds; NaN where no spread is known."""
     k = len(values)
-    if k < 2:
-        return units if units > 0 else float("nan")
-    seeds = float(t.ppf(level, k - 1)) * float(values.std(ddof=1)) / k**0.5
-    return float(np.hypot(seeds, units))
+    deviation = float(values.std(ddof=1)) if k > 1 else 0.0
+    if np.isnan(units) and deviation == 0:
+        return float("nan")
+    return float(np.hypot(over_seeds(np.asarray(deviation), np.asarray(k), level), np.nan_to_num(units)))
 
 
 def select(result: Result, metric: str, where: Mapping[str, Any], inherited: set[str] | frozenset[str] = frozenset()) -> pd.DataFrame:
@@ -218,46 +239,25 @@ def _matches(rows: pd.DataFrame, key: str, wanted: Any) -> pd.Series[bool] | Non
     return hit
 
 
-def _by_seed(rows: pd.DataFrame, over: str, higher: bool) -> tuple[pd.Series[float], float]:
-    """Return one value a seed, and the standard error over units of their mean."""
+def _by_seed(rows: pd.DataFrame, over: str, higher: bool, level: float) -> tuple[pd.Series[float], Arms]:
+    """Return one value a seed, and the arms over units of their mean at a one-sided confidence."""
     rows = rows.dropna(subset=["value"])
     if not len(rows):
         raise UserError("the metric has no value there")
-    how = "mean" if over == "mean" else "min" if (over == "worst") == higher else "max"
-    values = rows.groupby("seed").value.agg(how)
     if over == "mean":
-        n = rows.groupby("seed").size()
-        square = rows.assign(s=rows.error**2).groupby("seed").s.sum(min_count=1)
-        errors = np.sqrt(square) / n
-    else:
-        picked = rows.groupby("seed").value.agg("idxmin" if how == "min" else "idxmax")
-        errors = rows.loc[picked].set_index("seed").error
-    return values, float(np.sqrt((errors**2).mean()))
+        means = seed_means(rows, [], level).set_index("seed")
+        return means.value, _root_mean(means.down, means.up)
+    how = "min" if (over == "worst") == higher else "max"
+    picked = rows.loc[rows.groupby("seed").value.agg(f"idx{how}")].set_index("seed")
+    down, up = arms(picked, level)
+    return picked.value, _root_mean(np.square(down), np.square(up))
 
 
-def paired_error(result: Result, metric: str, this: pd.DataFrame, that: pd.DataFrame) -> float | None:
-    """Return the standard error over units of a difference of two learners on the very same examples, or None where that is not so."""
-    from elsewhere.task import standard_error
-
-    keys = ["task", "seed", "domain"]
-    joined = this.merge(that, on=keys, suffixes=("", "_other"))
-    if not len(joined) or len(joined) != len(this) or len(joined) != len(that) or (joined.trial == joined.trial_other).any() or len(joined) > 500:
-        return None
-    each = result.examples([*joined.trial, *joined.trial_other])
-    if metric not in each:
-        return None
-    by = dict(tuple(each.groupby(["trial", "domain"], observed=True)))
-    squares: dict[Any, list[float]] = {}
-    for row in joined.itertuples():
-        a, b = by.get((row.trial, row.domain)), by.get((row.trial_other, row.domain))
-        if a is None or b is None or len(a) != len(b):
-            return None
-        d = a[metric].to_numpy() - b[metric].to_numpy()
-        ok = ~np.isnan(d)
-        w = a.weight.to_numpy()[ok] if "weight" in a and a.weight.notna().all() else np.ones(ok.sum())
-        influence = w / w.mean() * (d[ok] - np.average(d[ok], weights=w))
-        squares.setdefault(row.seed, []).append(standard_error(influence, a.unit.to_numpy()[ok] if "unit" in a and a.unit.notna().all() else None) ** 2)
-    return float(np.sqrt(np.mean([np.sum(v) / len(v) ** 2 for v in squares.values()])))
+def _root_mean(down: Any, up: Any) -> Arms:
+    """Return the arms of a mean over seeds, which share their test sets: the root of the mean square; NaN unknown."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # no seed has a known error
+        return Arms(*(np.sqrt(np.nanmean(np.asarray(side, float))) for side in (down, up)))
 
 
 def _words(where: Mapping[str, Any]) -> str:

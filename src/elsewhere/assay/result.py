@@ -15,8 +15,11 @@ import pandas as pd
 
 from elsewhere import catalogue
 from elsewhere.assay import analysis, engine, statistics
-from elsewhere.assay.expectation import Verdict, paired_error
+from elsewhere.assay.expectation import Verdict
+from elsewhere.assay.intervals import quantile
 from elsewhere.assay.judge import predict
+from elsewhere.assay.layout import interval_text, layout, wide
+from elsewhere.assay.paired import paired_spread
 from elsewhere.assay.plan import Trial
 from elsewhere.assay.store import Store
 from elsewhere.assay.study import Study, construct, from_json, split_options, to_json
@@ -27,10 +30,11 @@ from elsewhere.places import is_local, listing, place, scratch
 from elsewhere.run import Run, write_whole
 from elsewhere.task import Task
 
+MOST_KEPT = 2_000_000  # rows of values per example that a result keeps in memory
 PAIRED_UP_TO = 200  # trials; above, differences of learners use independent errors instead of reading every example
 
 
-@dataclass
+@dataclass(repr=False)
 class Result:
     """The folder of a study, finished or still being filled.
 
@@ -80,6 +84,19 @@ class Result:
         wanted = set(self.trials().trial) if trials is None else set(trials)
         return self.store.read("examples", wanted).to_pandas()
 
+    def examples_of(self, trials: Collection[str]) -> dict[tuple[str, str], pd.DataFrame]:
+        """Return (trial, domain) -> its rows of ``examples()``; few are kept, so that each is read once."""
+        kept: dict[str, dict[tuple[str, str], pd.DataFrame]] = self._kept.setdefault("examples of", {})
+        wanted = {str(t) for t in trials}
+        if missing := wanted - set(kept):
+            if sum(len(rows) for parts in kept.values() for rows in parts.values()) > MOST_KEPT:
+                kept.clear()
+                missing = wanted
+            kept |= {trial: {} for trial in missing}
+            for key, rows in self.examples(missing).groupby(["trial", "domain"], observed=True):
+                kept[str(key[0])][str(key[0]), str(key[1])] = rows
+        return {key: rows for trial in wanted for key, rows in kept[trial].items()}
+
     def history(self) -> pd.DataFrame:
         """Return the curves that learners logged: trial, step, name, value."""
         return self.store.read("history", set(self.trials().trial)).to_pandas()
@@ -90,16 +107,52 @@ class Result:
         return self._once(("cells", name, confidence), lambda: analysis.cells(self._of(name), ["task", "learner", "domain", "role"], confidence, name))
 
     def table(self, metric: str | None = None, confidence: float = 0.95) -> pd.DataFrame:
-        """Return learner × domain: value, low, high. Where one domain is elsewhere in several tasks, rows are task × learner."""
-        rows = self._of(metric)
-        away = analysis.away(rows).drop_duplicates(["task", "domain"])
-        repeated = bool(away.domain.duplicated().any())
-        by = ["task", "learner"] if repeated else ["learner"]
-        long = analysis.cells(rows, [*by, "domain", "role"], confidence, metric or self.headline)
-        domains = list(dict.fromkeys(long.sort_values("role", key=lambda r: r.map({"home": 0, "stress": 1}).fillna(2).astype(int), kind="stable").domain))
-        learners = long.pivot_table(index=by, columns="domain", values=["value", "low", "high"], sort=False, observed=True)
-        columns = pd.MultiIndex.from_product([domains, ["value", "low", "high"]], names=["domain", None])
-        return learners.swaplevel(axis=1).reindex(columns=columns)
+        """Return learner × domain: value, low, high; where tasks judge the same domains, task and learner × domain.
+
+        Home and elsewhere, and different tasks, are never averaged. Where each task leaves out another
+        domain, its home stands before it as ``home (leave_out=…)``.
+        """
+        long = self.cells(metric, confidence)
+        plan = layout(long)
+        long = long.assign(domain=plan.labels)
+        values = ["value", "low", "high"]
+        table = wide(long, plan.rows, "domain", values).swaplevel(axis=1)
+        columns = pd.MultiIndex.from_product([plan.columns, values], names=["domain", None])
+        return table.reindex(columns=columns)
+
+    def __repr__(self) -> str:
+        done, planned = len(self.trials()), len(self.about["planned"])
+        head = f"Result({str(self.folder)!r}): {done} of {planned} trials"
+        try:
+            return f"{head}\n{self.headline}\n{self.as_text()}"
+        except UserError as error:
+            return f"{head}; {error}"
+
+    def _repr_html_(self) -> str:
+        """Show a notebook the summary and the headline's table."""
+        import html
+
+        said = "".join(f"<li>{html.escape(line)}</li>" for line in (*self.notes(), *self.summary()))
+        try:
+            table = self.as_strings().to_html(escape=True)
+        except UserError:
+            table = ""
+        return f"<div><b>{html.escape(str(self.folder))}</b><ul>{said}</ul>{table}</div>"
+
+    def as_strings(self, metric: str | None = None) -> pd.DataFrame:
+        """Return ``table()`` with one text a cell: value and interval."""
+        table = self.table(metric)
+        shown = {d: [interval_text(*row) for row in table[d].itertuples(index=False)] for d in _first_level(table)}
+        return pd.DataFrame(shown, index=table.index)
+
+    def as_text(self, rows: int = 30, columns: int = 8) -> str:
+        """Return the headline's table as lines of text, at most this many rows and columns of it."""
+        table = self.as_strings()
+        short = table.iloc[:rows, :columns]
+        short = short.set_axis([one_line(str(c), 40) for c in short.columns], axis=1)
+        left = table.shape[1] - short.shape[1]
+        more = f"\n(and {left} more columns in the report)" if left > 0 else ""
+        return f"{short.to_string()}{more}"
 
     def gaps(self, metric: str | None = None) -> pd.DataFrame:
         """Return how much worse each learner is in each domain than at home, with the interval."""
@@ -120,18 +173,21 @@ class Result:
         """Return the trials of a pair on resampled test units: those of one seed share a test set. None where it is unknown or large."""
         if len(points) > PAIRED_UP_TO or points.n.sum() > 5_000_000:
             return None
-        each = self.examples(points.trial)
-        if metric not in each:
-            return None
-        roles = self.scores().drop_duplicates("domain").set_index("domain").role
+        each = self.examples_of(points.trial)
+        homes = self.scores().query("role == 'home'").drop_duplicates(["trial", "domain"])
+        at_home = homes.astype({"trial": str, "domain": str}).groupby("trial").domain.agg(list).to_dict()
         sides: list[Any] = [np.empty((resamples, len(points))), np.empty((resamples, len(points)))]
         for _, at in points.groupby("seed", observed=True).indices.items():
-            for side, of_side in zip(sides, (each[each.domain.map(roles).eq("home")], each[each.domain == domain]), strict=True):
-                wide = of_side[of_side.trial.isin(points.trial.iloc[at])].pivot(index=["domain", "row"], columns="trial", values=metric)
-                values = wide[points.trial.iloc[at]].to_numpy().T
+            trials = [str(t) for t in points.trial.iloc[at]]
+            places = [{t: at_home.get(t, []) for t in trials}, {t: [domain] for t in trials}]
+            for side, where in zip(sides, places, strict=True):
+                parts = [[each.get((t, d)) for d in where[t]] for t in trials]
+                if not _comparable(parts, metric):
+                    return None
+                values = np.stack([np.concatenate([p[metric] for p in row]) for row in parts])
                 if np.isnan(values).any():
                     return None
-                unit = of_side[of_side.trial == points.trial.iloc[at[0]]].unit.to_numpy() if "unit" in of_side else None
+                unit = np.concatenate([p["unit"] for p in parts[0]]) if all("unit" in p for p in parts[0]) else None
                 side[:, at] = analysis.resampled_means(values, unit, resamples, Run().rng("lines"))
         return sides[0], sides[1]
 
@@ -222,8 +278,9 @@ class Result:
         found = {}
         for a in names:
             for b in names:
-                if a != b and (error := paired_error(self, metric, rows[rows.learner == a], rows[rows.learner == b])) is not None:
-                    found[(a, b)] = error
+                if a < b and (pair := paired_spread(self, metric, rows[rows.learner == a], rows[rows.learner == b])) is not None:
+                    # p-values are normal over units: few units widen the error instead
+                    found[(a, b)] = found[(b, a)] = pair.error * quantile(pair.freedom, 0.975) / quantile(np.inf, 0.975)
         return found
 
     @cached_property
@@ -345,6 +402,17 @@ class Result:
         from elsewhere.assay.report import write
 
         return write(self, place(path) if path is not None else self.folder / "report.html")
+
+
+def _comparable(parts: list[list[Any]], metric: str) -> bool:
+    """Whether trials (rows) were judged on as many examples in each of their domains, all with the metric's values."""
+    if any(p is None or metric not in p for row in parts for p in row) or not parts[0]:
+        return False
+    return len({tuple(len(p) for p in row) for row in parts}) == 1
+
+
+def _first_level(table: pd.DataFrame) -> list[str]:
+    return list(dict.fromkeys(c[0] for c in table.columns))
 
 
 def make_explainer(text: str, fields: Mapping[str, Any]) -> Explainer:

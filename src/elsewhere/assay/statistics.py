@@ -16,7 +16,11 @@ from elsewhere.data import Array
 from elsewhere.errors import UserError, did_you_mean
 
 MOST_MEASURES = 20
-NOT_CHOICES = ("trial", "task", "task_name", "learner", "learner_name", "seed", "domain", "role", "metric", "value", "error", "n", "reason", "higher_is_better")
+NOT_CHOICES = (
+    *("trial", "task", "task_name", "learner", "learner_name", "seed", "domain", "role", "metric"),
+    *("value", "error", "n", "reason", "higher_is_better"),
+    *("freedom", "effective", "bias", "least", "most"),
+)
 
 
 def measures(scores: pd.DataFrame) -> list[str]:

@@ -93,15 +93,17 @@ def graph_metrics(graph: Array, targets: Sequence[int]) -> list[Metric]:
         return measure
 
     return [
-        Metric("shd", at_home(m.structural_hamming_distance), higher_is_better=False, of="learner"),
-        Metric("edge_f1", at_home(m.edge_f1), of="learner"),
-        Metric("ancestor_f1", at_home(m.ancestor_f1), of="learner"),
+        Metric("shd", at_home(m.structural_hamming_distance), False, "learner", (0, np.inf)),
+        Metric("edge_f1", at_home(m.edge_f1), of="learner", range=(0, 1)),
+        Metric("ancestor_f1", at_home(m.ancestor_f1), of="learner", range=(0, 1)),
     ]
 
 
-RELATIVE = Metric("relative_w2", relative_error, higher_is_better=False)
-ENERGY = Metric("relative_energy", relative_energy, higher_is_better=False)
-MCC, DCI, READ_R2 = Metric("mcc", mcc), Metric("dci", dci), Metric("r2", read_r2)
+RELATIVE = Metric("relative_w2", relative_error, False, range=(0, np.inf))
+ENERGY = Metric("relative_energy", relative_energy, False, range=(0, np.inf))
+MCC = Metric("mcc", mcc, range=(0, 1))
+DCI = Metric("dci", dci, range=(0, 1))
+READ_R2 = Metric("r2", read_r2, range=(-np.inf, 1))
 
 
 def check_metrics() -> list[Metric]:

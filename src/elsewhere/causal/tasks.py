@@ -139,7 +139,7 @@ def actions(seed: int = 0, n: int = 2, k: int = 2, d: int = 10, size: int = 10_0
 
     domains: list[Domain[Any]] = [Domain("as strong", there(1.0), "home", {"reach": 1.0})]
     domains += [Domain(f"{reach:g} times as strong", there(reach), about={"reach": reach}) for reach in (1.25, 1.5, 2.0)]
-    error = Metric("effect_error", lambda p, data: np.abs(np.asarray(p.mean, float) - data.labels), higher_is_better=False)
+    error = Metric("effect_error", lambda p, data: np.abs(np.asarray(p.mean, float) - data.labels), False, range=(0, np.inf))
     outside = Metric("outside", lambda p, data: _outside(p), higher_is_better=False)
     return Task(Source(world.draw(size, rng)), domains, [error, outside])
 

@@ -42,9 +42,9 @@ def factor_metrics(factors: Factors, split: Split, targets: Array, train: Array)
         return pull_to_known(prediction.mean[:, i], np.asarray(data.labels)[:, i], train[:, i], factors.sizes[i])
 
     return [
-        Metric("r2", r2),
-        Metric("mse", lambda prediction, data: np.square(_errors(prediction, data)).mean(1), higher_is_better=False),
-        Metric("error", error, higher_is_better=False),
+        Metric("r2", r2, range=(-np.inf, 1.0)),
+        Metric("mse", lambda p, data: np.square(_errors(p, data)).mean(1), False, range=(0, np.inf)),
+        Metric("error", error, higher_is_better=False, range=(0, np.inf)),
         Metric("pull", pull, higher_is_better=False),
     ]
 

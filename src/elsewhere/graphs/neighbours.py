@@ -74,6 +74,6 @@ def neighbour_metrics() -> list[Metric]:
         return ranking_metrics(prediction.ids, data.truth)
 
     def one(name: str) -> Metric:
-        return Metric(name, lambda p, d: judged(p, d)[name])
+        return Metric(name, lambda p, d: judged(p, d)[name], range=(0, 1))
 
     return [one(name) for name in ("recall@20", "recall@10", "recall@5", "precision@1", "precision@5", "precision@10", "reciprocal_rank")]

@@ -38,7 +38,7 @@ def adversarial(radii: Sequence[float] = RADII, steps: int = 100, most: int = MO
         told = {f"{r:g}": _padded(held[k], len(data)) for k, r in enumerate(radii)}
         return {"": _padded(held.mean(0), len(data)), **told}
 
-    return Metric("adversarial", measure, of="learner")
+    return Metric("adversarial", measure, of="learner", range=(0, 1))
 
 
 def _padded(values: Array, n: int) -> Array:

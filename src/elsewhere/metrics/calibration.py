@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from elsewhere.data import Array, Examples
+from elsewhere.metrics.bias import bias_of_absolute_sum
 from elsewhere.metrics.classification import correct
 from elsewhere.metrics.weighting import scaled, weights
 from elsewhere.prediction import ClassPrediction
@@ -34,9 +35,12 @@ def expected_calibration_error(confidence: Array, right: Array, bins: int = 10, 
     w = scaled(weight, len(confidence))
     which = _bin(confidence, bins)
     excess = w * (right - confidence)
-    total = np.bincount(which, excess, bins)
-    value = float(np.abs(total).sum() / len(confidence))
-    return Estimate(value, influence=np.sign(total)[which] * excess - value)
+    total, n = np.bincount(which, excess, bins), len(confidence)
+    value = float(np.abs(total).sum() / n)
+    count = np.maximum(np.bincount(which, minlength=bins), 1)
+    variance = np.bincount(which, np.square(excess), bins) - np.square(total) / count
+    bias = bias_of_absolute_sum(total / n, np.sqrt(np.maximum(variance, 0)) / n)
+    return Estimate(value, influence=np.sign(total)[which] * excess - value, bias=bias)
 
 
 def reliability_curve(confidence: Array, right: Array, bins: int = 10) -> pd.DataFrame:
@@ -65,6 +69,6 @@ def _overconfidence(prediction: ClassPrediction, data: Examples) -> Array:
     return confidence(prediction, data) - correct(prediction, data)
 
 
-ECE = Metric("ece", _ece, higher_is_better=False)
-CONFIDENCE = Metric("confidence", confidence)
-OVERCONFIDENCE = Metric("overconfidence", _overconfidence, higher_is_better=False)
+ECE = Metric("ece", _ece, higher_is_better=False, range=(0, 1))
+CONFIDENCE = Metric("confidence", confidence, range=(0, 1))
+OVERCONFIDENCE = Metric("overconfidence", _overconfidence, higher_is_better=False, range=(-1, 1))

@@ -28,7 +28,8 @@ def balanced_accuracy(prediction: ClassPrediction, data: Examples) -> Estimate:
     recall = np.bincount(k, w * right) / np.where(present, mass, 1)
     count = int(present.sum())
     influence = w * (right - recall[k]) / np.where(mass[k] > 0, mass[k], 1) * len(labels) / count
-    return Estimate(float(recall[present].mean()), influence=influence)
+    answers = count**2 / (1 / np.bincount(k)[present]).sum()  # p (1 - p) / n_k, averaged over classes
+    return Estimate(float(recall[present].mean()), influence=influence, effective=float(answers))
 
 
 def negative_log_likelihood(prediction: ClassPrediction, data: Examples) -> Array:
@@ -54,7 +55,9 @@ def auroc(prediction: ClassPrediction, data: Examples) -> Estimate:
     scores = p if prediction.logits is None else prediction.logits - (prediction.logits[:, :1] if p.shape[1] == 2 else 0)
     parts = [area_under_roc(scores[:, k] if p.shape[1] == 2 else p[:, k], labels == k, weights(data)) for k in codes]
     influence = np.mean([np.asarray(part.influence) for part in parts], axis=0)
-    return Estimate(float(np.mean([part.value for part in parts])), influence=influence)
+    answers = min(part.effective for part in parts)
+    value = float(np.mean([part.value for part in parts]))
+    return Estimate(value, influence=influence, effective=answers)
 
 
 def area_under_roc(scores: Array, positive: Array, weight: Array | None = None) -> Estimate:
@@ -80,7 +83,8 @@ def area_under_roc(scores: Array, positive: Array, weight: Array | None = None) 
     influence = np.empty(len(scores))
     influence[positive] = w_high * (above - area) * len(scores) / w_high.sum()
     influence[~positive] = w_low * (beaten - area) * len(scores) / w_low.sum()
-    return Estimate(area, influence=influence)
+    # The largest variance that an area can have is a (1 - a) / min(positives, negatives) (Van Dantzig 1951).
+    return Estimate(area, influence=influence, effective=float(min(len(high), len(low))))
 
 
 def average_precision(prediction: ClassPrediction, data: Examples) -> float:
@@ -110,7 +114,8 @@ def majority_share(prediction: ClassPrediction, data: Examples) -> Estimate:
     labels, w = np.asarray(data.labels), weights(data)
     mass = np.bincount(labels, w)
     share = float(mass.max() / mass.sum())
-    return Estimate(share, influence=w * ((labels == mass.argmax()) - share))
+    answers = float(np.square(w.sum()) / np.square(w).sum())
+    return Estimate(share, influence=w * ((labels == mass.argmax()) - share), effective=answers)
 
 
 def _share_below(of: Array, among: Array, weight: Array) -> Array:
@@ -128,12 +133,13 @@ def _within(data: Examples, p: Array) -> Array:
     return labels
 
 
-ACCURACY = Metric("accuracy", correct)
-BALANCED_ACCURACY = Metric("balanced_accuracy", balanced_accuracy)
-NLL = Metric("nll", negative_log_likelihood, higher_is_better=False)
-BRIER = Metric("brier", brier, higher_is_better=False)
-AUROC = Metric("auroc", auroc)
-TOP5 = Metric("top5_accuracy", lambda prediction, data: top_accuracy(prediction, data, 5))
-TOP10 = Metric("top10_accuracy", lambda prediction, data: top_accuracy(prediction, data, 10))
-AVERAGE_PRECISION = Metric("average_precision", average_precision)
-MAJORITY_SHARE = Metric("majority_share", majority_share)
+SHARE = (0.0, 1.0)
+ACCURACY = Metric("accuracy", correct, range=SHARE)
+BALANCED_ACCURACY = Metric("balanced_accuracy", balanced_accuracy, range=SHARE)
+NLL = Metric("nll", negative_log_likelihood, higher_is_better=False, range=(0, float("inf")))
+BRIER = Metric("brier", brier, higher_is_better=False, range=(0, 2))
+AUROC = Metric("auroc", auroc, range=SHARE)
+TOP5 = Metric("top5_accuracy", lambda p, data: top_accuracy(p, data, 5), range=SHARE)
+TOP10 = Metric("top10_accuracy", lambda p, data: top_accuracy(p, data, 10), range=SHARE)
+AVERAGE_PRECISION = Metric("average_precision", average_precision, range=SHARE)
+MAJORITY_SHARE = Metric("majority_share", majority_share, range=SHARE)

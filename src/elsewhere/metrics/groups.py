@@ -8,7 +8,8 @@ import numpy as np
 
 from elsewhere.data import Array, Examples, optional_column
 from elsewhere.errors import Undefined
-from elsewhere.metrics.classification import correct
+from elsewhere.metrics.bias import bias_of_absolute_sum, bias_of_least
+from elsewhere.metrics.classification import SHARE, correct
 from elsewhere.metrics.weighting import scaled, weights
 from elsewhere.prediction import ClassPrediction
 from elsewhere.task import Estimate, Metric
@@ -34,7 +35,19 @@ def demographic_disparity(predicted: Array, group: Array, weight: Array | None =
     sign = np.sign(away)
     pull = (sign @ of_class)[e] + (of_group @ sign)[k] - sign[e, k]
     influence = w * pull / 2
-    return Estimate(float(np.abs(away).sum() / 2), influence=influence - influence.mean() * w)
+    value = float(np.abs(away).sum() / 2)
+    return Estimate(value, influence=influence - influence.mean() * w, bias=_bias(joint, len(w)))
+
+
+def _bias(joint: Array, n: int) -> float:
+    """Return what is expected of a disparity above the truth, from the shares of group and class.
+
+    A cell's share minus the product of its margins has the variance a (1 - a) b (1 - b) / n where
+    group (share a) and class (share b) are independent.
+    """
+    a, b = joint.sum(1, keepdims=True), joint.sum(0, keepdims=True)
+    error = np.sqrt(a * (1 - a) * b * (1 - b) / n)
+    return bias_of_absolute_sum((joint - a * b).ravel(), error.ravel()) / 2
 
 
 def equalised_odds(predicted: Array, labels: Array, group: Array, weight: Array | None = None) -> Estimate:
@@ -97,7 +110,11 @@ def worst_group_accuracy(prediction: ClassPrediction, data: Examples) -> Estimat
     share = np.bincount(e, w * right) / np.where(mass > 0, mass, 1)
     worst = int(np.argmin(np.where(mass > 0, share, np.inf)))
     influence = np.where(e == worst, w * (right - share[worst]) * len(e) / mass[worst], 0.0)
-    return Estimate(float(share[worst]), influence=influence)
+    answers = np.square(mass) / np.bincount(e, np.square(w))  # Kish's number
+    kept = mass > 0
+    error = np.sqrt((share * (1 - share) / answers)[kept])
+    bias = bias_of_least(share[kept], error)
+    return Estimate(float(share[worst]), influence=influence, effective=float(answers[worst]), bias=bias)
 
 
 def _disparity(prediction: ClassPrediction, data: Examples) -> Estimate:
@@ -130,8 +147,8 @@ def _codes(values: Any) -> Array:
     return np.asarray(codes)
 
 
-DEMOGRAPHIC_DISPARITY = Metric("demographic_disparity", _disparity, higher_is_better=False)
-EQUALISED_ODDS = Metric("equalised_odds", _odds, higher_is_better=False)
-ACCEPTANCE = Metric("acceptance", _accepted)
-DDP = Metric("ddp", _difference)
-WORST_GROUP_ACCURACY = Metric("worst_group_accuracy", worst_group_accuracy)
+DEMOGRAPHIC_DISPARITY = Metric("demographic_disparity", _disparity, False, range=SHARE)
+EQUALISED_ODDS = Metric("equalised_odds", _odds, False, range=SHARE)
+ACCEPTANCE = Metric("acceptance", _accepted, range=SHARE)
+DDP = Metric("ddp", _difference, range=(-1, 1))
+WORST_GROUP_ACCURACY = Metric("worst_group_accuracy", worst_group_accuracy, range=SHARE)

@@ -64,8 +64,8 @@ def _inferred_disparity(prediction: ClassPrediction, data: Examples) -> Estimate
         raise Undefined("fewer than 2 examples")
     group = inferred_groups(logits, np.asarray(data.labels))
     if group.all() or not group.any():
-        return Estimate(0.0, 0.0)
+        return Estimate(0.0)
     return demographic_disparity(prediction.classes(), group, weights(data))
 
 
-INFERRED_DISPARITY = Metric("inferred_disparity", _inferred_disparity, higher_is_better=False)
+INFERRED_DISPARITY = Metric("inferred_disparity", _inferred_disparity, False, range=(0, 1))

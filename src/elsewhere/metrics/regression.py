@@ -46,7 +46,8 @@ def _each(values: Array) -> Array:
     return values if values.ndim == 1 else np.asarray(values.mean(1))
 
 
-SQUARED_ERROR = Metric("squared_error", squared_error, higher_is_better=False)
-MAE = Metric("mae", absolute_error, higher_is_better=False)
-RMSE = Metric("rmse", root_mean_squared_error, higher_is_better=False)
-R2 = Metric("r2", r_squared)
+LOSS = (0.0, float("inf"))
+SQUARED_ERROR = Metric("squared_error", squared_error, higher_is_better=False, range=LOSS)
+MAE = Metric("mae", absolute_error, higher_is_better=False, range=LOSS)
+RMSE = Metric("rmse", root_mean_squared_error, higher_is_better=False, range=LOSS)
+R2 = Metric("r2", r_squared, range=(float("-inf"), 1.0))

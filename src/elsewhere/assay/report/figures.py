@@ -7,6 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from scipy.stats import norm
 
+from elsewhere.assay import layout
 from elsewhere.assay.analysis import UNIT_METRICS, fit_line
 from elsewhere.explainer import plain
 from elsewhere.metrics import reliability_curve
@@ -17,7 +18,8 @@ MOST_POINTS, MOST_PANELS = 2000, 12
 
 def heat_map(cells: pd.DataFrame, higher_is_better: bool) -> go.Figure:
     """Draw learner × domain, home first; darker is better, the value in every cell."""
-    wide = cells.pivot_table(index="learner", columns="column", values="value", sort=False, observed=True)
+    table = layout.wide(cells, "learner", "column", "value")
+    wide = table[[c for c in cells.column.cat.categories if c in table]]
     text = [[("" if np.isnan(v) else f"{v:.2f}") for v in row] for row in wide.to_numpy()]
     figure = go.Figure(
         go.Heatmap(
@@ -127,7 +129,7 @@ def curves(history: pd.DataFrame, name: str) -> go.Figure:
 
 def correlation_map(table: pd.DataFrame, rows: str, columns: str) -> go.Figure:
     """Draw rank correlations of measures as a heat map, blue for the same way and red for opposite ways."""
-    wide = table.pivot_table(index="measure", columns="with", values="rho", sort=False)
+    wide = layout.wide(table, "measure", "with", "rho")
     text = [["" if np.isnan(v) else f"{v:.2f}" for v in row] for row in wide.to_numpy()]
     figure = go.Figure(
         go.Heatmap(

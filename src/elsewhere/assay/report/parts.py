@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from elsewhere.assay.layout import interval_text
 from elsewhere.errors import UserError
 from elsewhere.explainer import Image
 
@@ -52,8 +53,7 @@ class Interval:
 
     def __init__(self, value: float, low: float, high: float, digits: int) -> None:
         self.value = float("nan") if value is None else float(value)
-        bounds = "" if pd.isna(low) or pd.isna(high) else f" [{low:,.{digits}f}, {high:,.{digits}f}]"
-        self.text = "–" if np.isnan(self.value) else f"{self.value:,.{digits}f}{bounds}"
+        self.text = interval_text(self.value, low, high, digits)
 
 
 def _cell(value: Any, digits: int) -> dict[str, Any]:

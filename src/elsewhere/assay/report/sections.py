@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from elsewhere.assay import analysis, statistics
+from elsewhere.assay.layout import ORDER, interval_text, layout
 from elsewhere.assay.report import figures
 from elsewhere.assay.report.groups import groups
 from elsewhere.assay.report.parts import Section, figure_of, quiet, section, table_of
@@ -96,7 +97,7 @@ def _wide(result: Result, metric: str) -> dict[str, Any]:
         cells_ = [{"text": str(v), "sort": str(v), "number": False} for v in told.values()]
         for d in domains:
             value, low, high = (float(row[(d, k)]) for k in ("value", "low", "high"))
-            text = "–" if np.isnan(value) else f"{value:.3f}" + ("" if np.isnan(low) else f" [{low:.3f}, {high:.3f}]")
+            text = interval_text(value, low, high)
             cells_.append({"text": text, "sort": "" if np.isnan(value) else repr(value), "number": True})
         rows.append(cells_)
     note = f"The {len(table)} best of {rows_in_all:,} rows; all are in the Parquet files of the result." if rows_in_all > len(table) else ""
@@ -106,15 +107,16 @@ def _wide(result: Result, metric: str) -> dict[str, Any]:
 @quiet
 def _heat_map(result: Result) -> list[Section]:
     cells = result.cells()
-    many = cells.task.nunique() > 1 and cells[cells.role == "elsewhere"].drop_duplicates(["task", "domain"]).domain.duplicated().any()
-    cells = cells.assign(column=cells.domain.astype(str) + (" ← " + cells.task.astype(str) if many else ""))
+    plan = layout(cells)
+    repeated = plan.rows != ["learner"]
+    column = plan.labels + (" ← " + cells.task.astype(str) if repeated else "")
     rank = {n: k for k, n in enumerate(result.ranking().learner)}
-    kept = [n for n in rank if rank[n] < MOST_LEARNERS]
-    cells = cells[cells.learner.isin(kept)]
-    cells = cells.assign(at=cells.role.map({"home": 0, "stress": 1, "elsewhere": 2}).astype(int), by=cells.learner.map(rank).astype(int)).sort_values(["by", "at"], kind="stable")
-    columns = list(dict.fromkeys(cells.sort_values("at", kind="stable").column))[:60]
-    wide = cells[cells.column.isin(columns)]
-    wide = wide.assign(column=pd.Categorical(wide.column, columns, ordered=True))
+    cells = cells.assign(column=column, by=cells.learner.astype(str).map(rank))
+    cells = cells[cells.by < MOST_LEARNERS]
+    order = plan.columns if not repeated else _by_role(cells)
+    columns = list(order)[:60]
+    shown = cells[cells.column.isin(columns)].sort_values("by", kind="stable")
+    wide = shown.assign(column=pd.Categorical(shown.column, columns, ordered=True))
     return [
         section(
             "Where it holds",
@@ -122,6 +124,12 @@ def _heat_map(result: Result) -> list[Section]:
             plots=[figure_of("Heat map", figures.heat_map(wide, result.higher_is_better(result.headline)))],
         )
     ]
+
+
+def _by_role(cells: pd.DataFrame) -> list[str]:
+    """Return the columns of cells, home first, then stress, then elsewhere."""
+    at = cells.role.astype(str).map(ORDER)
+    return list(dict.fromkeys(cells.assign(at=at).sort_values("at", kind="stable").column))
 
 
 def _pictures(result: Result) -> list[Section]:
@@ -137,16 +145,23 @@ def _severity(result: Result) -> list[Section]:
     scores = result.scores()
     if "severity" not in scores or not scores.severity.notna().any():
         return []
-    told = scores.dropna(subset=["severity"]).drop_duplicates("domain").set_index("domain")
-    cells = result.cells()
-    stressed = cells[cells.domain.isin(told.index)]
-    stressed = stressed.assign(severity=stressed.domain.map(told.severity).astype(float))
+    keys = ["task", "domain"]
+    told = scores.dropna(subset=["severity"]).astype({k: str for k in keys}).drop_duplicates(keys).set_index(keys)
+    cells = result.cells().astype({k: str for k in keys})
+    place = pd.MultiIndex.from_frame(cells[keys])
+    known = (cells.role != "home") & place.isin(told.index)
+    stressed, place = cells[known], place[known]
+    stressed = stressed.assign(severity=told.severity.reindex(place).to_numpy(float))
     other = [c for c in ("shift", "corruption", "stress") if c in told]
-    stressed = stressed.assign(kind=stressed.domain.map(told[other[0]]) if other else "severity")
+    stressed = stressed.assign(kind=told[other[0]].reindex(place).to_numpy() if other else "severity")
     home = cells[cells.role == "home"]
     plots = []
-    for kind, rows in stressed.groupby("kind", observed=True, sort=False):
-        plots.append(figure_of(f"{result.headline} by severity: {kind}", figures.over_severity(rows, home, f"{result.headline}, {kind}")))
+    several = stressed.task.nunique() > 1
+    for (task, kind), rows in stressed.groupby(["task", "kind"], observed=True, sort=False):
+        name = f"{kind} ({task})" if several else str(kind)
+        at_home = home[home.task == task]
+        drawn = figures.over_severity(rows, at_home, f"{result.headline}, {name}")
+        plots.append(figure_of(f"{result.headline} by severity: {name}", drawn))
     return [section("By severity", "Each learner under each stress; the dotted line of its colour is where it stands at home.", plots=plots[: figures.MOST_PANELS])]
 
 
@@ -155,12 +170,18 @@ def _order(result: Result) -> list[Section]:
     scores = result.scores()
     if "order" not in scores or not scores.order.notna().any():
         return []
-    order = scores.dropna(subset=["order"]).groupby("domain", observed=True).order.first()
+    order = scores[scores.role != "home"].dropna(subset=["order"]).groupby("domain", observed=True).order.first()
     cells = result.cells()
-    cells = cells[cells.domain.isin(order.index)]
+    cells = cells[cells.domain.isin(order.index) & (cells.role != "home")]
     cells = cells.assign(order=cells.domain.map(order).astype(float))
     home = result.cells().query("role == 'home'").assign(order=-1.0, domain="home")
-    return [section("Over time", "From home through each later period.", plots=[figure_of("Over time", figures.over_order(pd.concat([home, cells]), result.headline))])]
+    drawn = pd.concat([home, cells])
+    several = drawn.task.nunique() > 1
+    plots = [
+        figure_of(f"Over time ({task})" if several else "Over time", figures.over_order(rows, result.headline))
+        for task, rows in drawn.groupby("task", observed=True, sort=False)
+    ]
+    return [section("Over time", "From home through each later period.", plots=plots[: figures.MOST_PANELS])]
 
 
 @quiet
@@ -195,17 +216,27 @@ def _calibration(result: Result) -> list[Section]:
     each = result.examples(mine) if len(mine) else pd.DataFrame()
     if "confidence" not in each or "accuracy" not in each:
         return []
-    each = each.dropna(subset=["confidence", "accuracy"])
-    table = each.groupby("domain", observed=True, sort=False).agg(confidence=("confidence", "mean"), right=("accuracy", "mean"), examples=("accuracy", "size")).reset_index()
-    table.insert(3, "too sure by", table.confidence - table.right)
-    scores = result.scores()
-    home = set(scores[scores.role == "home"].domain)
+    each = _labelled(result, each.dropna(subset=["confidence", "accuracy"]))
+    means = {"confidence": ("confidence", "mean"), "right": ("accuracy", "mean"), "examples": ("accuracy", "size")}
+    table = each.groupby(["domain", "role"], observed=True, sort=False).agg(**means).reset_index()
+    table.insert(4, "too sure by", table.confidence - table.right)
+    home = set(table[table.role == "home"].domain)
     worst = table.sort_values("too sure by", ascending=False).domain
     few = [*[d for d in table.domain if d in home][:2], *[d for d in worst if d not in home][:6]]
     text = "Of the predictions made with a confidence of 0.8, are 8 in 10 right? Below the dotted line the model is too sure of itself."
     text += " Drawn: home and the domains where it is too sure by most." if len(table) > len(few) else ""
     plots = [figure_of("Reliability curves", figures.reliability(each[each.domain.isin(few)], str(learner)))]
     return [section("Calibration by domain", text, [table_of(table, f"{learner}: mean confidence and share right")], plots)]
+
+
+def _labelled(result: Result, each: pd.DataFrame) -> pd.DataFrame:
+    """Return values per example with their role, and with a domain's name that keeps roles and tasks apart."""
+    keys = ["trial", "domain"]
+    where = result.scores()[[*keys, "task", "role"]].astype(str).drop_duplicates(keys)
+    joined = each.astype({k: str for k in keys}).merge(where, on=keys)
+    plan = layout(joined)
+    repeated = plan.rows != ["learner"]
+    return joined.assign(domain=plan.labels + (" ← " + joined.task if repeated else ""))
 
 
 @quiet
