@@ -11,13 +11,14 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm, rankdata, t
+from scipy.stats import binom, norm, rankdata
 
 from elsewhere.assay.constants import CONSTANT
-from elsewhere.assay.intervals import arms, over_seeds
+from elsewhere.assay.intervals import arms, over_seeds, wilson
 from elsewhere.data import Array
 
 ENOUGH = 8  # trials of a pair, for a line
+FEWEST_FOR_A_MEDIAN = 5  # pairs of domains
 LEAST_JUDGED = 30  # examples of a domain, for a kind
 UNIT_METRICS = ("accuracy", "balanced_accuracy", "auroc", "worst_group_accuracy")  # in [0, 1]: their lines are straight on probit axes
 # what lies in [0, 1], for results that were written before scores carried their range
@@ -147,6 +148,25 @@ def gaps(scores: pd.DataFrame, higher_is_better: bool, confidence: float = 0.95)
     table["high"] = (table.gap + table.up).clip(least - most, most - least)
     table = table.rename(columns={"there": "value"})
     return table[[*by, "home", "value", "gap", "low", "high", "seeds"]]
+
+
+def sure_gaps(scores: pd.DataFrame, higher_is_better: bool, confidence: float = 0.95) -> pd.DataFrame:
+    """Return ``gaps`` of one learner with a column ``sure``: whether the difference is beyond doubt among all domains.
+
+    Holm's steps (1979): with k differences still open, those whose interval at 1 - (1 - confidence) / k
+    excludes 0 are sure; then k is smaller. If nothing differs, anything is called sure in at most
+    1 - confidence of studies.
+    """
+    table = gaps(scores, higher_is_better, confidence)
+    judged = (away(table).index if len(table) else table.index).intersection(table.index[table.low.notna()])
+    sure = pd.Series(False, table.index)
+    while len(left := judged[~sure[judged]]):
+        narrow = gaps(scores, higher_is_better, 1 - (1 - confidence) / len(left))
+        found = left[((narrow.low > 0) | (narrow.high < 0))[left]]
+        if not len(found):
+            break
+        sure[found] = True
+    return table.assign(sure=sure)
 
 
 def p_values(mean: Array, deviation: Array, seeds: Array, error: Array) -> Array:
@@ -365,7 +385,7 @@ class Thresholds:
     vertical_spread: float = 0.03
     line_correlation: float = 0.5
     line_r2: float = 0.7
-    chance_deviations: float = 2.0
+    chance_spread: float = 1.5
 
 
 def kind_of_pair(
@@ -377,15 +397,26 @@ def kind_of_pair(
     line: Line | None = None,
     thresholds: Thresholds = Thresholds(),
     rho: tuple[float, float, float] | None = None,
+    error: float | None = None,
 ) -> Kind:
     """Return what kind of pair these accuracies come from: does better at home pay elsewhere?
 
-    Sampling noise is subtracted from the spreads; rules are tried in the order chance, flat, underspecified, inverse,
-    line, loose, scattered. See spec 01, section 2.6.2.
+    Sampling noise is subtracted from the spreads; rules are tried in the order chance, flat,
+    underspecified, inverse, line, loose, scattered. *Chance*: the majority share lies in the 95 %
+    interval of the mean accuracy elsewhere, and trials spread no more than the test set explains.
+
+    Args:
+        home, elsewhere: [trials] accuracies.
+        n_home, n_elsewhere: test examples, the effective number where units go together.
+        majority: share of the most frequent class elsewhere.
+        line, rho: of these trials, if they are known.
+        thresholds: that tell the kinds apart.
+        error: of the mean accuracy elsewhere over the test units that trials share; without it
+            they are taken to be right and wrong on the same examples, where it is largest.
     """
     if len(home) < ENOUGH:
         return "too few"
-    if majority is not None and (np.abs(elsewhere - majority) <= thresholds.chance_deviations * np.sqrt(majority * (1 - majority) / n_elsewhere)).all():
+    if majority is not None and _is_chance(elsewhere, n_elsewhere, majority, error, thresholds):
         return "chance"
     s_x, s_y = _true_spread(home, n_home), _true_spread(elsewhere, n_elsewhere)
     if s_y < thresholds.flat_spread <= s_x:
@@ -399,6 +430,16 @@ def kind_of_pair(
     if low > thresholds.line_correlation and line is not None and line.r2 >= thresholds.line_r2:
         return "line"
     return "loose" if low > 0 else "scattered"
+
+
+def _is_chance(elsewhere: Array, n: float, majority: float, error: float | None, thresholds: Thresholds) -> bool:
+    mean, noise = float(elsewhere.mean()), float((elsewhere * (1 - elsewhere) / n).mean())
+    if error is None:
+        low, high = wilson(np.asarray(mean), np.asarray(n), float(norm.ppf(0.975)))
+    else:
+        low, high = mean - 1.96 * error, mean + 1.96 * error
+    calm = elsewhere.var(ddof=1) <= thresholds.chance_spread * noise
+    return bool(low <= majority <= high and calm)
 
 
 def _true_spread(values: Array, n: float) -> float:
@@ -415,29 +456,66 @@ def pairs(scores: pd.DataFrame, metric: str, thresholds: Thresholds = Thresholds
         home, away = points.home.to_numpy(), points.value.to_numpy()
         n_home, n_away = float(points.home_n.mean()), float(points.n.mean())
         probit = metric in UNIT_METRICS
-        line = fit_line(home, away, n_home, n_away, probit, resampled=resampled(points, domain))
+        drawn = resampled(points, domain)
+        line = fit_line(home, away, n_home, n_away, probit, resampled=drawn)
+        error = None if drawn is None else float(drawn[1].mean(1).std(ddof=1))
         nothing = (float("nan"), float("nan"), float("nan"))
         rho, low, high = rank_correlation(home, away) if len(points) >= ENOUGH else nothing
-        kind = kind_of_pair(home, away, n_home, n_away, majority, line, thresholds, (rho, low, high)) if probit else ""
-        kind = "too few" if kind and n_away < LEAST_JUDGED else kind
+        kind = kind_of_pair(home, away, n_home, n_away, majority, line, thresholds, (rho, low, high), error) if probit else ""
+        kind = "too few" if kind and float(points.judged.mean()) < LEAST_JUDGED else kind
         told = {} if line is None else {"slope": line.slope, "slope_low": line.slope_low, "slope_high": line.slope_high, "intercept": line.intercept, "r2": line.r2, "residual": line.residual}
         rows.append({"task": task, "domain": domain, "trials": len(points), "kind": kind, "rho": rho, "rho_low": low, "rho_high": high, **told})
     columns = ["task", "domain", "trials", "kind", "rho", "rho_low", "rho_high", "slope", "slope_low", "slope_high", "intercept", "r2", "residual"]
     return pd.DataFrame(rows).reindex(columns=columns)
 
 
-def over_pairs(values: Array, rng: np.random.Generator, statistic: Callable[..., Array] = np.mean) -> tuple[float, float]:
-    """Return the 95 % interval of a statistic of values, one a pair of domains, by bootstrap over pairs; NaN for one pair."""
-    if len(values) < 2:
+def over_pairs(values: Array, statistic: Literal["mean", "median"] = "mean") -> tuple[float, float]:
+    """Return the 95 % interval of the mean or median of values, one a pair of domains; NaN where there are too few.
+
+    The mean's is Student's t, for 2 pairs or more. The median's takes order statistics, whose
+    coverage the binomial distribution gives, interpolated between two of them (Hettmansperger &
+    Sheather 1986), for 5 pairs or more: the least and largest of 5 cover 94 %, of 4 but 87 %.
+
+    Examples:
+        >>> over_pairs(np.array([1.0, 2.0, 3.0, 4.0, 5.0]), "median")
+        (1.0, 5.0)
+    """
+    k = len(values)
+    if statistic == "median":
+        return _median_interval(np.sort(values)) if k >= FEWEST_FOR_A_MEDIAN else (float("nan"), float("nan"))
+    if k < 2:
         return float("nan"), float("nan")
-    low, high = np.quantile(statistic(values[rng.integers(len(values), size=(1000, len(values)))], axis=1), [0.025, 0.975])
-    return float(low), float(high)
+    mean, half = float(values.mean()), float(over_seeds(values.std(ddof=1), np.asarray(k), 0.975))
+    return mean - half, mean + half
+
+
+def _median_interval(ordered: Array, confidence: float = 0.95) -> tuple[float, float]:
+    k = len(ordered)
+    coverage = 1 - 2 * binom.cdf(np.arange(k // 2), k, 0.5)  # of [d-th smallest, d-th largest], d from 1
+    d = max(int((coverage >= confidence).sum()), 1)
+    low, high = float(ordered[d - 1]), float(ordered[k - d])
+    if coverage[0] < confidence or d >= len(coverage):
+        return low, high
+    share = (coverage[d - 1] - confidence) / (coverage[d - 1] - coverage[d])
+    inside = (k - d) * share / (d + (k - 2 * d) * share)
+    low += inside * float(ordered[d] - ordered[d - 1])
+    high -= inside * float(ordered[k - d] - ordered[k - d - 1])
+    return low, high
+
+
+def _effective(rows: pd.DataFrame) -> pd.Series[float]:
+    """Return the examples judged, or for shares the effective number of them, which units and weights lower."""
+    if "effective" not in rows:
+        return rows.n.astype(float)
+    return rows.effective.astype(float).fillna(rows.n.astype(float))
 
 
 def points_of_pairs(scores: pd.DataFrame, metric: str) -> list[tuple[tuple[str, str], pd.DataFrame, float | None]]:
     """Return for each (task, domain) its trials, with their values at home and there, and the majority share there, if it is known."""
     rows = scores[scores.metric == metric]
-    home = rows[rows.role == "home"].groupby("trial", observed=True).agg(home=("value", "mean"), home_n=("n", "sum"))
+    rows = rows.assign(judged=rows.n, n=_effective(rows))
+    by_trial = rows[rows.role == "home"].groupby("trial", observed=True)
+    home = by_trial.agg(home=("value", "mean"), home_n=("n", "sum"))
     there = away(rows).merge(home, left_on="trial", right_index=True).dropna(subset=["value", "home"])
     base = away(scores[scores.metric == "majority_share"]).groupby(["task", "domain"], observed=True).value.mean()
     shares = {(str(task), str(domain)): float(v) for (task, domain), v in base.items()}  # type: ignore[misc, has-type]
@@ -448,17 +526,16 @@ def points_of_pairs(scores: pd.DataFrame, metric: str) -> list[tuple[tuple[str, 
     return out
 
 
-def predictors(scores: pd.DataFrame, metric: str, seed: int = 0) -> pd.DataFrame:
+def predictors(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Return, for each measure at home, how well it foretells ``metric`` elsewhere: Spearman's ρ within each pair, median over pairs.
 
-    Signs are turned so that larger is better on both sides. The interval is a bootstrap over pairs (over trials where
-    there is one pair); pairs with fewer than 8 trials do not count.
+    Signs are turned so that larger is better on both sides. The interval is that of a median over pairs (a bootstrap over
+    trials where there is one pair); pairs with fewer than 8 trials do not count.
     """
     home = scores[(scores.role == "home") & ~scores.metric.isin(NOT_MEASURES)]
     wide = home.assign(value=np.where(home.higher_is_better, 1, -1) * home.value).pivot_table(index="trial", columns="metric", values="value", observed=True)
     kept = [(key, p) for key, p, _ in points_of_pairs(scores, metric) if len(p) >= ENOUGH]
     rows = []
-    rng = np.random.default_rng(seed)
     for name in wide.columns:
         found = []
         for _, points in kept:
@@ -468,7 +545,7 @@ def predictors(scores: pd.DataFrame, metric: str, seed: int = 0) -> pd.DataFrame
         rho = rho[~np.isnan(rho)]
         if not len(rho):
             continue
-        low, high = found[0][1:] if len(kept) == 1 else over_pairs(rho, rng, np.median)
+        low, high = found[0][1:] if len(kept) == 1 else over_pairs(rho, "median")
         rows.append({"home measure": name, "rho": float(np.median(rho)), "low": float(low), "high": float(high), "least": rho.min(), "most": rho.max(), "pairs": len(rho)})
     table = pd.DataFrame(rows, columns=["home measure", "rho", "low", "high", "least", "most", "pairs"])
     return table.sort_values("rho", ascending=False).reset_index(drop=True)

@@ -50,7 +50,12 @@ class Spread(NamedTuple):
     effective: float = float("nan")
 
 
-def spread_of_mean(values: Array, weight: Array | None = None, unit: Array | None = None) -> Spread:
+def spread_of_mean(
+    values: Array,
+    weight: Array | None = None,
+    unit: Array | None = None,
+    within: tuple[float, float] = (-np.inf, np.inf),
+) -> Spread:
     """Return how sure the (weighted) mean of values is.
 
     Shares (every value 0 or 1) get the effective number p (1 - p) / error². Where all answers agree
@@ -60,6 +65,8 @@ def spread_of_mean(values: Array, weight: Array | None = None, unit: Array | Non
         values: [n], no NaN.
         weight: [n] weights, of any scale.
         unit: [n] the unit of each value, where values of one unit go together.
+        within: the range of the metric: errors that happen to be all 0 are no shares, and neither
+            is anything that may lie beyond 0 and 1.
 
     Examples:
         >>> spread_of_mean(np.ones(100))
@@ -70,7 +77,8 @@ def spread_of_mean(values: Array, weight: Array | None = None, unit: Array | Non
     w = np.ones(len(values)) if weight is None else np.asarray(weight, float) / np.mean(weight)
     mean = float((w * values).mean())
     plain = spread(w * (values - mean), unit)
-    if np.isin(values, (0.0, 1.0)).all():
+    unknown = within == (-np.inf, np.inf) and (values == 1).any()
+    if (within == (0, 1) or unknown) and np.isin(values, (0.0, 1.0)).all():
         return _of_share(mean, w, unit, plain)
     # A value that never varies shows no error, which is not the same as an error of 0.
     return plain._replace(error=float("nan")) if plain.error == 0 else plain

@@ -136,7 +136,7 @@ def summarised(
         n: examples of the domain.
         units: [n] the unit of each example.
         weight: [n] weights.
-        within: the metric's range; estimates within 0 and 1 get the interval of a share.
+        within: the metric's range.
     """
     if isinstance(value, Estimate):
         return _of_estimate(value, n, units, within)
@@ -152,7 +152,7 @@ def summarised(
     w = None if weight is None else np.asarray(weight, float)[judged]
     if w is not None and not w.sum() > 0:
         return nothing(len(v), "the weights of the judged examples are 0")._replace(values=values)
-    sure = spread_of_mean(v, w, None if units is None else units[judged])
+    sure = spread_of_mean(v, w, None if units is None else units[judged], within)
     mean = float(np.average(v, weights=w))
     return Judged(mean, sure.error, len(v), values, "", sure.freedom, sure.effective)
 
@@ -162,12 +162,11 @@ def _of_estimate(found: Estimate, n: int, units: Array | None, within: tuple[flo
     if found.influence is None:
         return Judged(value, float(found.error), n, bias=bias)
     error, freedom, _ = spread(found.influence, units)
+    share = within == (0.0, 1.0) and np.isfinite(found.effective)
     if error == 0:  # the value lies at an end, or never varies: not the same as being exact
-        known = np.isfinite(found.effective)
-        error = 0.0 if known else float("nan")
+        error = 0.0 if share else float("nan")
         return Judged(value, error, n, None, "", freedom, found.effective, bias)
-    share = within == (0.0, 1.0) and 0 < value < 1
-    effective = value * (1 - value) / error**2 if share else float("nan")
+    effective = value * (1 - value) / error**2 if share and 0 < value < 1 else float("nan")
     return Judged(value, error, n, None, "", freedom, effective, bias)
 
 

@@ -225,7 +225,26 @@ class Result:
     def regrets(self, metric: str | None = None) -> pd.DataFrame:
         """Return what choosing by each measure at home costs elsewhere."""
         name = metric or self.headline
-        return self._once(("regrets", name), lambda: statistics.regrets(self.scores(), name))
+        return self._once(("regrets", name), lambda: statistics.regrets(self.scores(), name, lambda t, d: self._halves(t, d, name)))
+
+    def _halves(self, trials: list[str], domain: str, metric: str) -> tuple[pd.Series[float], pd.Series[float]] | None:
+        """Return the value of each trial on the two halves of a domain's units; None where examples hold no such values."""
+        if self.trials().trial.nunique() > PAIRED_UP_TO:
+            return None
+        each = self.examples_of(trials)
+        parts = [each.get((str(t), domain)) for t in trials]
+        if not _comparable([[p] for p in parts], metric):
+            return None
+        first = parts[0]
+        unit = first["unit"] if "unit" in first and first["unit"].notna().all() else first["row"]
+        drawn = pd.Series(Run().rng("halves").random(unit.nunique()), sorted(unit.unique()))
+        mine = (unit.map(drawn.rank()) * 2 > len(drawn) + 1).to_numpy()
+        weight = first["weight"].to_numpy(float) if "weight" in first else np.ones(len(first))
+        if not weight[mine].sum() > 0 or not weight[~mine].sum() > 0:
+            return None
+        values = np.stack([p[metric].to_numpy(float) for p in parts])
+        one, other = (pd.Series(np.average(values[:, rows], axis=1, weights=weight[rows]), trials) for rows in (mine, ~mine))
+        return one, other
 
     def _once(self, key: Any, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """Return a table computed once for this object; callers get a copy of their own."""

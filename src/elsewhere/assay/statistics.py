@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from elsewhere.assay.analysis import BOUNDED, ENOUGH, NOT_MEASURES, UNIT_METRICS, away, effective_robustness, fit_line, over_pairs, points_of_pairs
+from elsewhere.assay.layout import wide
 from elsewhere.data import Array
 from elsewhere.errors import UserError, did_you_mean
 
@@ -45,14 +46,13 @@ def pair_tables(scores: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
     return found
 
 
-def correlations(scores: pd.DataFrame, rows: str = "home", columns: str = "there", given: str | None = None, seed: int = 0) -> pd.DataFrame:
+def correlations(scores: pd.DataFrame, rows: str = "home", columns: str = "there", given: str | None = None) -> pd.DataFrame:
     """Return how each measure at ``rows`` goes with each at ``columns``: Spearman's ρ within each pair, median, interval and range over pairs.
 
     Args:
         scores: of a result.
         rows, columns: "home" or "there" (elsewhere).
         given: partial rank correlation, given this measure at home: what is added beyond it.
-        seed: of the bootstrap over pairs.
 
     Returns:
         One row a pair of measures: measure, with, rho, low, high, least, most, pairs, and ``pooled`` ρ over all trials, which mixes pairs.
@@ -61,7 +61,6 @@ def correlations(scores: pd.DataFrame, rows: str = "home", columns: str = "there
     if not pairs:
         raise UserError(f"correlations take at least {ENOUGH} trials of one task; there are fewer")
     names = measures(scores)
-    rng = np.random.default_rng(seed)
     found = np.stack([_matrix(p, rows, columns, names, given) for p in pairs.values()])  # [pairs, measures, measures]
     pooled = _matrix(pd.concat(list(pairs.values()), ignore_index=True), rows, columns, names, given)
     told = []
@@ -70,7 +69,7 @@ def correlations(scores: pd.DataFrame, rows: str = "home", columns: str = "there
             rho = found[:, i, j][~np.isnan(found[:, i, j])]
             if not len(rho):
                 continue
-            low, high = over_pairs(rho, rng, np.median)
+            low, high = over_pairs(rho, "median")
             told.append({"measure": a, "with": b, "rho": float(np.median(rho)), "low": low, "high": high, "least": rho.min(), "most": rho.max(), "pairs": len(rho), "pooled": pooled[i, j]})
     return pd.DataFrame(told, columns=["measure", "with", "rho", "low", "high", "least", "most", "pairs", "pooled"])
 
@@ -147,11 +146,11 @@ def _levels(rows: pd.DataFrame, choice: str) -> pd.Series[Any]:
     return rows.assign(shown=_as_level(rows[choice])).groupby(["task", "learner_name"], observed=True).shown.nunique()
 
 
-def helps(scores: pd.DataFrame, choice: str, metric: str, seed: int = 0) -> pd.DataFrame:
+def helps(scores: pd.DataFrame, choice: str, metric: str) -> pd.DataFrame:
     """Return what each level of a choice gains elsewhere over the first: paired with trials that agree in all else, mean over pairs of domains.
 
     ``gain`` is the difference of the metric elsewhere, in its own direction; ``at fixed home`` the difference of effective robustness, which
-    tells a more robust model from a better one (accuracies with 8 trials of a pair). Intervals are a bootstrap over pairs of domains (over pairs of trials, where there is one).
+    tells a more robust model from a better one (accuracies with 8 trials of a pair). Intervals are Student's over pairs of domains (over pairs of trials, where there is one).
     """
     known = choices(scores)
     if choice not in known:
@@ -164,19 +163,18 @@ def helps(scores: pd.DataFrame, choice: str, metric: str, seed: int = 0) -> pd.D
     levels = _ordered(points[choice].unique())
     sign = 1.0 if bool(points.higher_is_better.iloc[0]) else -1.0
     rows = []
-    rng = np.random.default_rng(seed)
-    wide = points.pivot_table(index=others, columns=choice, values=["value", "robust"], aggfunc="mean", dropna=True)
+    paired = points.pivot_table(index=others, columns=choice, values=["value", "robust"], aggfunc="mean", dropna=True)
     for level in levels[1:]:
         told: dict[str, Any] = {"choice": choice, "from": levels[0], "to": level}
         for name, column in (("gain", "value"), ("at fixed home", "robust")):
-            if (column, level) not in wide or (column, levels[0]) not in wide:
+            if (column, level) not in paired or (column, levels[0]) not in paired:
                 continue
-            d = sign * (wide[(column, level)] - wide[(column, levels[0])]).dropna()
+            d = sign * (paired[(column, level)] - paired[(column, levels[0])]).dropna()
             if not len(d):
                 continue
             by_pair = d.groupby(["task", "domain"]).mean().to_numpy()
             each = by_pair if len(by_pair) > 1 else d.to_numpy()
-            low, high = over_pairs(each, rng)
+            low, high = over_pairs(each)
             told |= {name: float(by_pair.mean()), f"{name} low": low, f"{name} high": high, "trials": len(d), "pairs": len(by_pair)}
         rows.append(told)
     columns = ["choice", "from", "to", "gain", "gain low", "gain high", "at fixed home", "at fixed home low", "at fixed home high", "trials", "pairs"]
@@ -239,52 +237,106 @@ def _points(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
 # --- choosing -------------------------------------------------------------------------------------------------------
 
 
-def regrets(scores: pd.DataFrame, metric: str, seed: int = 0) -> pd.DataFrame:
+Halves = Callable[[Sequence[str], str], "tuple[pd.Series[float], pd.Series[float]] | None"]
+
+
+def regrets(scores: pd.DataFrame, metric: str, halves: Halves = lambda trials, domain: None) -> pd.DataFrame:
     """Return what choosing the trial by each measure at home costs: best value elsewhere minus that of the pick, mean over pairs of domains and seeds.
 
-    Beside the measures at home: ``oracle``, the best there; ``other domains``, the best on the other domains elsewhere of its
-    task (leave-one-domain-out selection, as in DomainBed); ``stress``, the best mean over stress domains; ``at random``, the mean trial.
+    Beside the measures at home: ``other domains``, the configuration that is best on the other
+    domains, each judged by a training that did not see it (leave-one-domain-out selection, as in
+    DomainBed); ``oracle``, the best on one half of the units there, judged on the other half;
+    ``stress``, the best mean over stress domains; ``at random``, the mean trial. Trials that tie
+    share the choice.
+
+    Args:
+        scores: of a result.
+        metric: that is judged elsewhere.
+        halves: (trials, domain) -> the value of each trial on the two halves of the domain's units,
+            where they are known; without them there is no oracle, which would judge by what it chose.
     """
     points = _points(scores, metric)
     sign = 1.0 if bool(points.higher_is_better.iloc[0]) else -1.0
-    points = points.assign(score=sign * points.value)
-    rows = []
-    for _, part in points.groupby(["task", "seed"], observed=True):
-        table = part.assign(trial=part.trial.astype(str)).pivot_table(index="trial", columns="domain", values="score", observed=True)
+    points = points.assign(score=sign * points.value, trial=points.trial.astype(str))
+    rows: list[dict[str, Any]] = []
+    for (task, seed), part in points.groupby(["task", "seed"], observed=True):
+        table = wide(part, "trial", "domain", "score")
         criteria = _criteria(scores[scores.trial.isin(table.index)], metric, table)
+        others = points[(points.seed == seed) & _family(points, task)]
         for domain in table:
             there = table[domain].dropna()
             if len(there) < 2:
                 continue
-            rows += [{"by": "oracle", "regret": 0.0, "pair": (part.task.iloc[0], domain)}, {"by": "at random", "regret": float(there.max() - there.mean()), "pair": (part.task.iloc[0], domain)}]
-            for name, criterion in criteria.items():
-                value = criterion(domain)
-                value = None if value is None else value.reindex(there.index).dropna()
-                if value is not None and len(value) == len(there):
-                    rows.append({"by": name, "regret": float(there.max() - there.loc[str(value.idxmax())]), "pair": (part.task.iloc[0], domain)})
-    frame = pd.DataFrame(rows, columns=["by", "regret", "pair"])
-    rng = np.random.default_rng(seed)
+            criteria["other domains"] = _other_domains(part, others, str(domain))
+            told = {"at random": float(there.max() - there.mean())}
+            told |= {name: regret for name, by in criteria.items() if (regret := _regret(there, by)) is not None}
+            if (split := halves(list(there.index), str(domain))) is not None:
+                told["oracle"] = _split_regret(sign * split[0], sign * split[1])
+            rows += [{"by": by, "regret": regret, "pair": (task, domain)} for by, regret in told.items()]
+    return _summed_regrets(pd.DataFrame(rows, columns=["by", "regret", "pair"]))
+
+
+def _summed_regrets(frame: pd.DataFrame) -> pd.DataFrame:
     told = []
     for by, part in frame.groupby("by", sort=False):
         each = part.groupby("pair").regret.mean().to_numpy()
-        low, high = over_pairs(each, rng)
-        told.append({"by": str(by), "regret": float(each.mean()), "low": low, "high": high, "worst": float(each.max()), "pairs": len(each)})
-    return pd.DataFrame(told, columns=["by", "regret", "low", "high", "worst", "pairs"]).sort_values("regret", kind="stable").reset_index(drop=True)
+        low, high = over_pairs(each)
+        ends = {"low": max(low, 0.0) if low == low else low, "high": high}
+        told.append({"by": str(by), "regret": float(each.mean()), **ends, "worst": float(each.max()), "pairs": len(each)})
+    table = pd.DataFrame(told, columns=["by", "regret", "low", "high", "worst", "pairs"])
+    return table.sort_values("regret", kind="stable").reset_index(drop=True)
 
 
-def _criteria(scores: pd.DataFrame, metric: str, there: pd.DataFrame) -> dict[str, Callable[[Any], pd.Series[Any] | None]]:
-    """Return name -> domain -> the value of each trial that is to be largest."""
+def _regret(there: pd.Series[Any], by: pd.Series[Any] | None) -> float | None:
+    """Return the best value minus that of the trial with the largest criterion, the mean where several tie; None where it is not known of all."""
+    value = None if by is None else by.reindex(there.index).dropna()
+    if value is None or len(value) < len(there):
+        return None
+    return float(there.max() - there[value >= value.max()].mean())
+
+
+def _split_regret(one: pd.Series[Any], other: pd.Series[Any]) -> float:
+    """Return what choosing on one half costs on the other, mean of both ways round."""
+    costs = [_regret(judged, by) for by, judged in ((one, other), (other, one))]
+    return float(np.mean([c for c in costs if c is not None]))
+
+
+def _family(points: pd.DataFrame, task: Any) -> pd.Series[bool]:
+    """Return which points belong to tasks of the same family."""
+    if "task_name" not in points:
+        return pd.Series(True, points.index)
+    return points.task_name == points.task_name[points.task == task].iloc[0]
+
+
+def _other_domains(part: pd.DataFrame, family: pd.DataFrame, domain: str) -> pd.Series[Any] | None:
+    """Return how good each trial's configuration is on domains other than this one.
+
+    Those that its own task judges elsewhere; where there are none (one domain left out a task), those
+    that the same configuration was judged on when they were the ones left out.
+    """
+    own = part[part.domain.astype(str) != domain]
+    if len(own):
+        means: pd.Series[Any] = own.groupby("trial").score.mean()
+        return means
+    beyond = family[family.domain.astype(str) != domain]
+    if not len(beyond):
+        return None
+    by_learner = beyond.groupby("learner", observed=True).score.mean()
+    return part.set_index("trial").learner.astype(str).map(by_learner)
+
+
+def _criteria(scores: pd.DataFrame, metric: str, there: pd.DataFrame) -> dict[str, pd.Series[Any] | None]:
+    """Return name -> the value of each trial that is to be largest."""
     rows = scores.assign(value=np.where(scores.higher_is_better, 1.0, -1.0) * scores.value, trial=scores.trial.astype(str))
-    found: dict[str, Callable[[Any], pd.Series[Any] | None]] = {}
+    found: dict[str, pd.Series[Any] | None] = {}
     home = rows[rows.role == "home"]
     for name in measures(scores):
         values = home[home.metric == name].groupby("trial", observed=True).value.mean()
         if len(values) and values.notna().all():
-            found[f"{name} at home"] = lambda domain, values=values: values  # type: ignore[misc]
+            found[f"{name} at home"] = values
     stress = rows[(rows.role == "stress") & (rows.metric == metric)].groupby("trial", observed=True).value.mean()
     if len(stress) and (rows.role == "elsewhere").any():
-        found[f"{metric} under stress"] = lambda domain: stress
-    found["other domains"] = lambda domain: there.drop(columns=domain).mean(axis=1) if there.shape[1] > 1 else None
+        found[f"{metric} under stress"] = stress
     return found
 
 
@@ -308,9 +360,10 @@ def corruption_table(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
     rows = scores[(scores.metric == metric) & (scores.role == "stress")]
     if not len(rows) or "severity" not in rows:
         return pd.DataFrame()
-    wide = rows.pivot_table(index="learner", columns="severity", values="value", observed=True)
-    wide.columns = [f"severity {int(c)}" for c in wide.columns]
-    return wide.assign(all=rows.groupby("learner", observed=True).value.mean()).sort_values("all", ascending=False).reset_index()
+    by = ["learner", "severity"]
+    table = rows.groupby(by, observed=True).value.mean().unstack()
+    table.columns = [f"severity {int(c)}" for c in table.columns]
+    return table.assign(all=rows.groupby("learner", observed=True).value.mean()).sort_values("all", ascending=False).reset_index()
 
 
 def radar(scores: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from elsewhere.assay.analysis import ENOUGH, away
+from elsewhere.assay.holding import MOST, domains
 from elsewhere.errors import UserError
 
 if TYPE_CHECKING:
     from elsewhere.assay.result import Result
 
-MOST = 6  # domains written about one by one
 MOST_ADVISED = 20_000  # trials
+LEAST_RHO = 0.1  # rank correlations below it have no sign worth a sentence
 
 
 def summary(result: Result) -> list[str]:
@@ -28,7 +29,7 @@ def summary(result: Result) -> list[str]:
         by = f" by {metric}" if len(there) else ""
         return [f"No domain elsewhere was judged{by}: nothing can be said about holding there.", *_missing(result)]
     ranking = result.ranking()
-    return [*_pick(ranking, metric), *_domains(result, str(ranking.learner.iloc[0]), metric), *_foretells(result, metric), *_advice(result, metric), *_missing(result)]
+    return [*_pick(ranking, metric), *domains(result, str(ranking.learner.iloc[0]), metric), *_foretells(result, metric), *_advice(result, metric), *_missing(result)]
 
 
 def _pick(ranking: pd.DataFrame, metric: str) -> list[str]:
@@ -48,46 +49,6 @@ def _behind(worse: pd.DataFrame, word: str = "behind them: ") -> str:
     return "" if not len(worse) else f" ({word}{_list([f'{r.learner} {r.value:.2f}' for r in worse.head(3).itertuples()])})"
 
 
-def _domains(result: Result, learner: str, metric: str) -> list[str]:
-    gaps = result.gaps()
-    mine = away(gaps[gaps.learner == learner]).sort_values("gap", ascending=False)
-    if not len(mine):
-        return []
-    fails, sure = mine[mine.low > 0], mine[mine.low.notna()]
-    kind = "stress domains" if (mine.role == "stress").all() else "domains elsewhere"
-    if len(mine) <= MOST:
-        return [_domain(result, row, metric) for _, row in mine.iterrows()]
-    worst = _domain(result, mine.iloc[0], metric)
-    return [f"{learner} is worse than at home beyond doubt in {len(fails)} of {len(sure)} {kind}. Worst: {worst}"]
-
-
-def _domain(result: Result, row: Any, metric: str) -> str:
-    tasks = away(result.gaps().query("domain == @row.domain")).task.nunique()
-    where = f"{row.domain}" + (f" ({row.task})" if tasks > 1 else "")
-    change = f"{metric} {row.home:.2f} at home, {row.value:.2f} there"
-    if pd.isna(row.low):
-        return f"In {where}, {change}; with one seed and no error over units nothing more can be said."
-    size = f"{abs(row.gap):.2f} [{min(abs(row.low), abs(row.high)):.2f}, {max(abs(row.low), abs(row.high)):.2f}]"
-    if row.low > 0:
-        return f"It does not hold in {where}: {change}, worse by {size}{_no_better(result, row, metric)}."
-    if row.high < 0:
-        return f"It is better in {where} than at home: {change}, by {size}."
-    return f"In {where} no difference from home is beyond doubt: {change} (difference {_two(-row.gap):+.2f}, interval [{_two(-row.high):.2f}, {_two(-row.low):.2f}])."
-
-
-def _no_better(result: Result, row: Any, metric: str) -> str:
-    """Say where always guessing the most frequent class there would do as well."""
-    if metric != "accuracy" or "majority_share" not in set(result.scores().metric):
-        return ""
-    shares = result.cells("majority_share")
-    share = shares[(shares.domain == row.domain) & (shares.task == row.task)].value.mean()
-    if row.value < share:
-        return f"; always guessing the most frequent class there would get {share:.2f}"
-    cell = result.cells(metric)
-    low = cell[(cell.domain == row.domain) & (cell.task == row.task) & (cell.learner == row.learner)].low.mean()
-    return f"; that is no better than always guessing the most frequent class there ({share:.2f})" if low <= share else ""
-
-
 def _foretells(result: Result, metric: str) -> list[str]:
     table = result.predictors()
     if not len(table):
@@ -95,13 +56,14 @@ def _foretells(result: Result, metric: str) -> list[str]:
         most = int(trials.max()) if len(trials) else 0
         return [f"Whether a measure at home foretells {metric} elsewhere takes at least {ENOUGH} trials of a task; there are {most}."] if most < ENOUGH else []
     top = table.iloc[0]
-    if top.pairs > 4:
+    if top.pairs > 4 and not pd.isna(top.low):
         told = f"rank correlation {top.rho:.2f} [{top.low:.2f}, {top.high:.2f}], median over {int(top.pairs)} pairs"
     elif top.pairs > 1:
         told = f"rank correlation {top.least:.2f} to {top.most:.2f} over {int(top.pairs)} pairs"
     else:
         told = f"rank correlation {top.rho:.2f} [{top.low:.2f}, {top.high:.2f}] over its trials"
-    if top.rho > 0.5 and top.low > 0:
+    low = top.low if not pd.isna(top.low) else top.least
+    if top.rho > 0.5 and low > 0:
         return [f"Of the measures at home, {top['home measure']} foretells {metric} elsewhere best: {told}."]
     return [f"No measure at home foretells {metric} elsewhere well; the best is {top['home measure']}: {told}."]
 
@@ -110,7 +72,9 @@ def _advice(result: Result, metric: str) -> list[str]:
     """Say what helps and how to choose, only where the numbers of this result say it beyond doubt (spec 01, 2.6.8)."""
     if len(result.trials()) > MOST_ADVISED:
         return []
-    return [*_told(lambda: _little_said(result, metric)), *_told(lambda: _helping(result, metric)), *_told(lambda: _choosing(result, metric)), *_told(lambda: _calibrated(result))]
+    parts = (_little_said, _simpson, _helping, _choosing)
+    said = [line for part in parts for line in _told(lambda part=part: part(result, metric))]
+    return [*said, *_told(lambda: _calibrated(result))]
 
 
 def _told(make: Callable[[], list[str]]) -> list[str]:
@@ -129,6 +93,23 @@ def _little_said(result: Result, metric: str) -> list[str]:
     row = poor.iloc[0]
     more = f" (and on {len(poor) - 1} more of {len(pairs)} pairs)" if len(poor) > 1 else ""
     return [f"On {row.domain} ({row.task}), {metric} at home says little: rank correlation {row.rho:.2f} [{row.rho_low:.2f}, {row.rho_high:.2f}]{more}."]
+
+
+def _simpson(result: Result, metric: str) -> list[str]:
+    """Say where trials pooled over pairs of domains say the opposite of what each pair says."""
+    table = result.correlations()
+    row = table[(table.measure == metric) & (table["with"] == metric)]
+    if not len(row) or int(row.pairs.iloc[0]) < 2:
+        return []
+    within, pooled = float(row.rho.iloc[0]), float(row.pooled.iloc[0])
+    if not within * pooled < 0 or min(abs(within), abs(pooled)) < LEAST_RHO:
+        return []
+    better, worse = ("better", "worse") if within > 0 else ("worse", "better")
+    return [
+        f"Within pairs of domains, better {metric} at home goes with {better} {metric} elsewhere (rank correlation "
+        f"{within:.2f}, median over {int(row.pairs.iloc[0])} pairs); pooled over all trials it seems to go with "
+        f"{worse} ({pooled:.2f}), because the pairs differ (Simpson's paradox): trust the first."
+    ]
 
 
 def _helping(result: Result, metric: str) -> list[str]:
@@ -154,10 +135,12 @@ def _choosing(result: Result, metric: str) -> list[str]:
     if name not in table.index or "at random" not in table.index or table.pairs.max() < 2:
         return []
     row, chance = table.loc[name], table.loc["at random"]
+    if pd.isna(row.low) or pd.isna(chance.low):
+        return []
     if row.high < chance.low:
         return [f"Choosing by {name} costs {row.regret:.2f} [{row.low:.2f}, {row.high:.2f}] of {metric} elsewhere against the best trial there; choosing at random would cost {chance.regret:.2f}."]
     if row.low > 0.02:
-        return [f"Choosing by {name} is no better than choosing at random beyond doubt: it costs {row.regret:.2f} [{row.low:.2f}, {row.high:.2f}] of {metric} elsewhere."]
+        return [f"Choosing by {name} is not shown to be better than choosing at random ({chance.regret:.2f}): it costs {row.regret:.2f} [{row.low:.2f}, {row.high:.2f}] of {metric} elsewhere."]
     return []
 
 
@@ -168,11 +151,6 @@ def _calibrated(result: Result) -> list[str]:
         return []
     one = row.iloc[0]
     return [f"Calibration at home does not stay elsewhere: rank correlation {one.rho:.2f} [{one.low:.2f}, {one.high:.2f}] over {int(one.pairs)} pairs."]
-
-
-def _two(value: float) -> float:
-    """Round to two places, never to minus zero."""
-    return round(float(value), 2) + 0.0
 
 
 def _missing(result: Result) -> list[str]:
