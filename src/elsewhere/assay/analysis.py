@@ -52,6 +52,26 @@ def cells(scores: pd.DataFrame, by: list[str], confidence: float = 0.95, metric:
     return table[[*by, "value", "low", "high", "n", "seeds"]]
 
 
+def cells_of_arms(differences: pd.DataFrame, by: list[str], confidence: float = 0.95) -> pd.DataFrame:
+    """Return ``cells`` of differences of two independent scores, home and there.
+
+    Args:
+        differences: columns ``seed``, ``n``, ``value`` (the difference), ``sign`` (1 for home minus
+            there), the score ``there`` with its ``error`` …, and those of home as ``home value`` ….
+        by: columns that name a cell.
+        confidence: of the two-sided interval.
+    """
+    level = (1 + confidence) / 2
+    home = differences[["home value", "home error", "home freedom", "home effective"]]
+    at_home = arms(home.rename(columns=lambda name: name.removeprefix("home ")), level)
+    there = arms(differences.assign(value=differences.there), level)
+    down, up = at_home.of_difference(there).turned(float(differences.sign.iloc[0]))
+    rows = differences[[*by, "seed", "value", "n"]].assign(down=down, up=up, rows=1)
+    table = _over_seeds(_averaged(rows, [*by, "seed"]), by, level)
+    table = table.assign(low=table.value - table.down, high=table.value + table.up)
+    return table[[*by, "value", "low", "high", "n", "seeds"]]
+
+
 def value_range(scores: pd.DataFrame, metric: str) -> tuple[float, float]:
     """Return the least and the largest value that a metric can have."""
     if {"least", "most"} <= set(scores) and len(scores) and scores.least.notna().any():

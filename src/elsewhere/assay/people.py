@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 
 from elsewhere.assay import analysis
+from elsewhere.assay.intervals import spread_of_mean
 from elsewhere.data import Array
-from elsewhere.task import standard_error
 
 if TYPE_CHECKING:
     from elsewhere.assay.result import Result
 
 FEWEST = 30  # people of a group in a domain; a cell of fewer says too little to be read
+SURE = ["value", "error", "freedom", "effective"]  # columns that an interval is made of
 KEYS = ["task", "learner", "domain", "role", "group"]
 _EMPTY = pd.DataFrame(columns=[*KEYS, "value", "low", "high", "n", "seeds"])
 
@@ -33,28 +34,58 @@ def who_pays(result: Result, metric: str, learner: str) -> tuple[pd.DataFrame, s
     if not len(rows):
         return pd.DataFrame(), ""
     keys = ["task", "seed", "group"]
-    home = rows[rows.role == "home"].groupby(keys, observed=True)[["value", "error"]].mean().rename(columns={"value": "home", "error": "home error"})
+    home = rows[rows.role == "home"].drop_duplicates(keys)[[*keys, *SURE]]
+    home = home.rename(columns={c: f"home {c}" for c in SURE})
     there = rows[rows.role != "home"].merge(home, on=keys)
     if not len(there):
         return pd.DataFrame(), ""
-    lost = there.assign(value=sign * (there.home - there.value), error=np.hypot(there.error, there["home error"]))
-    table = analysis.cells(lost, ["task", "domain", "group"], metric="drop").sort_values("value", ascending=False, kind="stable").reset_index(drop=True)
-    return table, _sentence(table, metric, learner)
+    joined = _differences(there, sign)
+    by = ["task", "domain", "group"]
+    table = analysis.cells_of_arms(joined, by).sort_values("value", ascending=False, kind="stable")
+    return table.reset_index(drop=True), _sentence(joined, table, metric, learner)
 
 
-def _sentence(table: pd.DataFrame, metric: str, learner: str) -> str:
+def _differences(there: pd.DataFrame, sign: float) -> pd.DataFrame:
+    """Return what is lost from home to there in each row, with both scores' columns to make its arms of."""
+    return there.assign(value=sign * (there["home value"] - there["value"]), there=there["value"], sign=sign)
+
+
+def _sentence(joined: pd.DataFrame, table: pd.DataFrame, metric: str, learner: str) -> str:
+    """Say which group loses most, and whether that is beyond noise among all pairs of groups in all domains."""
     enough = table[table.n >= FEWEST]
     if not len(enough):
         return ""
+    groups = enough.groupby(["task", "domain"], observed=True).group.nunique()
+    compared = int((groups * (groups - 1) / 2).sum())
     worst = enough.iloc[0]
-    others = enough[(enough["domain"] == worst["domain"]) & (enough["task"] == worst["task"]) & (enough["group"] != worst["group"])]
-    told = f"{learner} loses most in {metric} for {worst['group']} in {worst['domain']}: {worst['value']:.3f} [{worst['low']:.3f}, {worst['high']:.3f}]"
-    if not len(others):
-        return told + "."
-    least = others.iloc[-1]
-    apart, half = worst["value"] - least["value"], np.hypot(worst["high"] - worst["value"], least["high"] - least["value"])
-    verdict = "the gap between them is beyond noise" if apart > half else "the gap between them is within noise"
-    return f"{told}; {least['group']} loses {least['value']:.3f} there, and {verdict} ({apart:.3f} ± {half:.3f})."
+    told = f"{worst['value']:.3f} [{worst['low']:.3f}, {worst['high']:.3f}]"
+    if not compared:
+        return f"{learner} loses {told} in {metric} for {worst['group']} in {worst['domain']}."
+    narrow = analysis.cells_of_arms(joined, ["task", "domain", "group"], 1 - 0.05 / compared)
+    worst, least, half = _widest(enough, narrow)
+    where, apart = worst["domain"], worst["value"] - least["value"]
+    told = f"{worst['value']:.3f} [{worst['low']:.3f}, {worst['high']:.3f}] for {worst['group']}"
+    both = f"{told}, {least['value']:.3f} for {least['group']}"
+    if apart > half:
+        return f"In {where} {learner} loses most in {metric} for {worst['group']}, beyond noise: {both}."
+    nothing = "No group is shown to lose more than another"
+    return f"{nothing}: the largest difference is in {where}, where {learner} loses {both} in {metric}."
+
+
+def _widest(enough: pd.DataFrame, narrow: pd.DataFrame) -> tuple[Any, Any, float]:
+    """Return the groups of one domain that lie farthest apart, by their difference over its half width."""
+    keys = ["task", "domain", "group"]
+    sure = narrow.set_index(keys)
+    found: list[tuple[float, Any, Any, float]] = []
+    for _, mine in enough.groupby(["task", "domain"], observed=True, sort=False):
+        if len(mine) < 2:
+            continue
+        most, least = mine.iloc[0], mine.iloc[-1]
+        up, down = (sure.loc[tuple(row[k] for k in keys)] for row in (most, least))
+        half = float(np.hypot(up["value"] - up["low"], down["high"] - down["value"]))
+        found.append(((most["value"] - least["value"]) / half if half > 0 else 0.0, most, least, half))
+    _, most, least, half = max(found, key=lambda f: f[0])
+    return most, least, half
 
 
 def _kept_rows(result: Result, metric: str) -> pd.DataFrame:
@@ -71,16 +102,19 @@ def _rows(result: Result, metric: str) -> pd.DataFrame:
     each = each.dropna(subset=[metric, "group"])
     roles = result.scores().drop_duplicates(["trial", "domain"])[["trial", "domain", "role"]]
     told: list[dict[str, Any]] = []
+    within = analysis.value_range(result.scores().query("metric == @metric"), metric)
     for (trial, domain, group), mine in each.groupby(["trial", "domain", "group"], observed=True, sort=False):
         w = mine["weight"].to_numpy(float) if "weight" in mine else np.ones(len(mine))
         if not w.sum() > 0:
             continue
-        w, v = w / w.mean(), mine[metric].to_numpy(float)
-        mean = float((w * v).mean())
+        v = mine[metric].to_numpy(float)
         unit: Array | None = mine["unit"].to_numpy() if "unit" in mine and mine["unit"].notna().all() else None
-        told.append({"trial": trial, "domain": domain, "group": group, "value": mean, "error": standard_error(w * (v - mean), unit), "n": len(mine)})
+        sure = spread_of_mean(v, w, unit, within)
+        place = {"trial": trial, "domain": domain, "group": group}
+        told.append({**place, "value": float(np.average(v, weights=w)), **sure._asdict(), "n": len(mine)})
     names = result.trials()[["trial", "task", "learner", "seed"]]
     rows = pd.DataFrame(told).merge(names, on="trial")
     rows["domain"] = rows["domain"].astype(str)
+    rows["least"], rows["most"] = within
     roles = roles.assign(trial=roles.trial.astype(str), domain=roles.domain.astype(str))
     return rows.merge(roles, on=["trial", "domain"])
