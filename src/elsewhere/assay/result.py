@@ -269,7 +269,7 @@ class Result:
     def trial(self, key: str) -> Trial:
         """Return one trial by its key."""
         for t in self.plan():
-            if t.key == key:
+            if _key_if_there(t) == key:
                 return t
         raise UserError(f"trial {key} cannot be made again: its data or the code have changed since the study ran")
 
@@ -345,6 +345,14 @@ class Result:
         from elsewhere.assay.report import write
 
         return write(self, place(path) if path is not None else self.folder / "report.html")
+
+
+def _key_if_there(trial: Trial) -> str | None:
+    """Return the key of a trial; None where a file that its task or learner names is gone."""
+    try:
+        return trial.key
+    except UserError:
+        return None
 
 
 def make_explainer(text: str, fields: Mapping[str, Any]) -> Explainer:

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from elsewhere.data import Array, Examples
 from elsewhere.errors import UserError, did_you_mean, one_line
-from elsewhere.images.pictures import picture_files
+from elsewhere.images.pictures import picture_files, upright
 from elsewhere.images.shifts import translate
 
 CLASSES = tuple("0123456789")
@@ -217,8 +217,8 @@ def read_pictures(path: str | os.PathLike[str]) -> tuple[list[str], Array]:
     found = []
     for file in files:
         try:
-            with Image.open(file) as picture:
-                found.append(np.asarray(picture.convert("L")))
+            with file.open("rb") as handle, Image.open(handle) as picture:
+                found.append(np.asarray(upright(picture, str(file)).convert("L")))
         except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
             raise UserError(f"{file} cannot be read as a picture: {one_line(error, 80)}") from error
     return names, _stacked(found)

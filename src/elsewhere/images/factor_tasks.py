@@ -65,7 +65,7 @@ def _table(folder: str, table: str, kept: tuple[str, ...], categorical: tuple[st
     return worlds.factor_table(folder, table, kept, categorical, side)
 
 
-@task("factor-table", choices=CHOICES, files=("folder",), learners=LEARNERS, reader="pictures")
+@task("factor-table", choices=CHOICES, files=("folder", "table"), learners=LEARNERS, reader="pictures")
 def factor_table(
     seed: int = 0,
     split: str = "extrapolation",

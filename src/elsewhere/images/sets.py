@@ -80,7 +80,7 @@ def parquet_set(path: str | os.PathLike[str], image: str = "img", label: str = "
 
     def one(content: bytes) -> Array:
         with Image.open(io.BytesIO(content)) as picture:
-            return as_array(picture, side)
+            return as_array(picture, side, f"a picture of {path}")
 
     try:
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -183,11 +183,19 @@ def _corrupted(
     train: Examples, test: Examples, seed: int, corruptions: str | Sequence[str], severities: int | Sequence[int], train_images: int | None, test_images: int, attacks: bool
 ) -> Task[Examples]:
     run = Run(seed)
+    notes = _drawn_notes(train, train_images, "trained on") + _drawn_notes(test, test_images, "judged")
     train, test = _drawn(train, train_images, run, "train"), _drawn(test, test_images, run, "test")
     stop = held_out(train, 0.1, run.rng("validation split"))
     metrics = [*classification_metrics(classes=len(train.classes or ())), *([adversarial()] if attacks else [])]
     source = Source(train.take(np.flatnonzero(~stop)), train.take(np.flatnonzero(stop)))
-    return Task(source, [Domain("home", test, "home"), *stress_domains(test, corruptions, severities, seed)], metrics, ("shift-decomposition",))
+    return Task(source, [Domain("home", test, "home"), *stress_domains(test, corruptions, severities, seed)], metrics, ("shift-decomposition",), notes)
+
+
+def _drawn_notes(data: Examples, count: int | None, what: str) -> list[str]:
+    if count is None or count >= len(data):
+        return []
+    option = "train_images" if what == "trained on" else "test_images"
+    return [f"{count:,} of {len(data):,} pictures are {what} ({option}), drawn by the seed."]
 
 
 def _drawn(data: Examples, count: int | None, run: Run, part: str) -> Examples:
