@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import elsewhere as ew
+from elsewhere.data import Examples
 from elsewhere.errors import UserError
 from elsewhere.images import folders, pictures
 from elsewhere.images.folders import image_folder, read, scan
@@ -127,7 +128,7 @@ def test_a_unit_in_two_domains_at_home_is_on_one_side(folder: Path) -> None:
     parts = [task.source.train, task.source.validation, task.domains[0].load()]
     units = [set(p.columns["unit"]) for p in parts]
     assert all(units)
-    assert not (units[0] & units[1] or units[0] & units[2] or units[1] & units[2])
+    assert len(set.union(*units)) == sum(map(len, units)) == 20
 
 
 def test_a_table_of_columns_lies_in_the_folder_and_counts_as_its_content(folder: Path) -> None:
@@ -137,6 +138,13 @@ def test_a_table_of_columns_lies_in_the_folder_and_counts_as_its_content(folder:
     before = function.key
     (folder / "columns.csv").write_text("\n".join(["file,unit", *reversed(rows)]))
     assert read(str(folder), columns="columns.csv", side=16).key != before
+
+
+def test_a_picture_replaced_in_this_process_is_read_anew(folder: Path) -> None:
+    before = np.asarray(image_folder(path=str(folder), leave_out="art", side=16).domain("art").load().inputs)
+    Image.new("RGB", (40, 30), "white").save(folder / "art" / "cat" / "0.png")
+    after = np.asarray(image_folder(path=str(folder), leave_out="art", side=16).domain("art").load().inputs)
+    assert (before != after).any((1, 2, 3)).sum() == 1
 
 
 def test_a_reader_has_the_revision_of_its_task(folder: Path) -> None:
@@ -382,6 +390,31 @@ def test_handwriting_judges_all_of_every_other_group(data: Path) -> None:
         assert len(domain.load()) == len(digits.handwriting(data / "handwriting", domain.name))
     train, stop, home = task.source.train, task.source.validation, task.domains[0].load()
     assert len(train) + len(stop) + len(home) == 1593
+
+
+def test_letters_of_torchvision_stand_upright(monkeypatch: pytest.MonkeyPatch) -> None:
+    """EMNIST's files hold columns first; torchvision returns them as they are (pytorch/vision, issue 8783)."""
+    from types import SimpleNamespace
+
+    from torchvision import datasets
+
+    from elsewhere.images import data as digits
+    from elsewhere.images.sets import torchvision_set
+
+    upright = np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)
+    held = SimpleNamespace(data=upright.swapaxes(1, 2), targets=np.array([0, 1, 2]), classes=list("012"))
+    monkeypatch.setattr(datasets, "EMNIST", type("EMNIST", (), {"__new__": lambda *a, **k: held}))
+    assert (torchvision_set("EMNIST", "").inputs[:, 0] == upright).all()
+    assert np.allclose(digits.from_torchvision("EMNIST", "").inputs[:, 0], upright / 255)
+
+
+def test_a_set_that_is_judged_in_part_says_so() -> None:
+    from elsewhere.images.sets import _corrupted
+
+    whole = Examples(np.zeros((40, 1, 16, 16), np.uint8), np.arange(40) % 2, {}, ("a", "b"))
+    notes = _corrupted(whole, whole, 0, (), (), None, 20, False).notes
+    assert notes == ["20 of 40 pictures are judged (test_images), drawn by the seed."]
+    assert not _corrupted(whole, whole, 0, (), (), None, 40, False).notes
 
 
 # --- what the bytes of a file become -----------------------------------------------------------------------------------

@@ -58,16 +58,11 @@ def as_it_was(thing: Any) -> Any:
 
 def catalogued() -> list[Any]:
     kinds = [catalogue.get("learners", name) for name in catalogue.entries("learners")]
-    needs_nothing = [
-        k
-        for k in kinds
-        if dataclasses.is_dataclass(k)
-        and all(
-            f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING
-            for f in dataclasses.fields(k)
-        )
-    ]
-    return [k() for k in needs_nothing]
+    return [k() for k in kinds if dataclasses.is_dataclass(k) and not any(map(needed, dataclasses.fields(k)))]
+
+
+def needed(field: Any) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def test_keys_of_learners_without_files_stay_as_they_were() -> None:

@@ -52,10 +52,10 @@ def identity(thing: Any) -> Any:
 
     Dataclasses: class, revision and fields, recursively. Estimators: class and ``get_params``. Torch modules: classes
     and settings of their parts, and hash of weights. Data frames and arrays: their content. ``named`` things: the name.
-    A field that names a file or a folder (``Learner.files``) stands for its content, wherever it lies.
+    A field that names a file or a folder (``Learner.files``) stands for its content.
 
     Raises:
-        UserError: the thing has no identity that survives a restart, or a file it names is not there.
+        UserError: the thing has no identity that survives a restart, or a file it names is gone.
     """
     if thing is None or isinstance(thing, (str, bool, int)):
         return thing
@@ -74,7 +74,8 @@ def identity(thing: Any) -> Any:
     if hasattr(thing, "content_key") and not isinstance(thing, type):
         return {"content": thing.content_key()}
     if dataclasses.is_dataclass(thing):
-        return {"is": reference(type(thing)), "revision": getattr(type(thing), "revision", 1), **_fields(thing)}
+        revision = getattr(type(thing), "revision", 1)
+        return {"is": reference(type(thing)), "revision": revision, **_fields(thing)}
     if hasattr(thing, "get_params"):
         return {"is": reference(type(thing)), **identity(thing.get_params(deep=False))}
     if hasattr(thing, "state_dict") and hasattr(thing, "named_modules"):
@@ -86,12 +87,9 @@ def identity(thing: Any) -> Any:
 
 
 def _fields(thing: Any) -> dict[str, Any]:
-    files = named_files(thing)
     names = [f.name for f in dataclasses.fields(thing) if f.init]
-    return {
-        name: _content_of(thing, name, files[name]) if name in files else identity(getattr(thing, name))
-        for name in names
-    }  # fmt: skip
+    files = {k: _content_of(thing, k, path) for k, path in named_files(thing).items()}
+    return {k: files[k] if k in files else identity(getattr(thing, k)) for k in names}
 
 
 def named_files(thing: Any) -> Mapping[str, str | os.PathLike[str]]:
@@ -107,7 +105,8 @@ def named_files(thing: Any) -> Mapping[str, str | os.PathLike[str]]:
 
 def _content_of(thing: Any, field: str, path: str | os.PathLike[str]) -> dict[str, str]:
     if not os.path.exists(path):
-        raise UserError(f"{field} of {type(thing).__name__}: there is no file or folder {os.fspath(path)}")
+        where = f"{field} of {type(thing).__name__}"
+        raise UserError(f"{where}: there is no file or folder {os.fspath(path)}")
     return {"file": file_key(os.fspath(path))}
 
 

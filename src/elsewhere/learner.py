@@ -51,7 +51,8 @@ class Learner(Generic[D, P]):
         """Fields that name a file or a folder as they are set now, field -> path.
 
         Content, not path, tells one learner from another: another checkpoint in the same place is
-        another learner, the same one in another place is not. A missing file is refused while planning.
+        another learner, the same one in another place is not. A missing file is refused while
+        planning.
         """
         return {}
 

@@ -174,7 +174,7 @@ class TaskFunction:
         return {"task": self.name, "revision": self.revision, "options": options}
 
     def path_of(self, option: str) -> Path:
-        """Return where the file of an option lies: in the folder that the first of ``files`` names, or by itself."""
+        """Return where an option's file lies: below what the first of ``files`` names, or not."""
         path = Path(str(self.options[option]))
         first = self.options.get(self.files[0])
         if first is None or option == self.files[0]:

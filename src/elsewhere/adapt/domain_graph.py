@@ -220,8 +220,9 @@ def _rows(edges: Any) -> list[Any]:
             frame = pd.read_csv(edges, dtype=str, keep_default_na=False)
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read {edges}: {error}") from error
-        if not isinstance(frame.index, pd.RangeIndex):  # pandas took the first field for a row's name
-            raise UserError(f"{edges}: rows have more fields than the header ({', '.join(frame.columns)})")
+        if not isinstance(frame.index, pd.RangeIndex):  # first fields became names of rows
+            header = ", ".join(frame.columns)
+            raise UserError(f"{edges}: rows have more fields than the header ({header})")
         edges = frame
     if hasattr(edges, "iloc"):
         edges = edges.iloc[:, :3].itertuples(index=False)
@@ -241,7 +242,8 @@ def _weight(value: Any) -> float:
     try:
         return float(value)
     except (TypeError, ValueError) as error:
-        raise UserError(f"the third column of an edge is its weight, a number, not {value!r}") from error
+        what = "the third column of an edge is its weight, a number"
+        raise UserError(f"{what}, not {value!r}") from error
 
 
 @dataclass(frozen=True)
@@ -289,14 +291,16 @@ def graph_for(given: Any, source: Source[Examples], names: Sequence[str]) -> Dom
 
 
 def _check_edges(graph: DomainGraph, names: Sequence[str]) -> None:
-    """Refuse edges that name other domains while domains of the data stay without any: 1 and 01, say."""
+    """Refuse edges that name other domains while some of the data's have none: 1 and 01, say."""
     strange = [n for n in graph.names if n not in set(names)]
     alone = [n for n in names if not graph.adjacency[graph.at[n]].any()]
     if strange and alone:
-        raise UserError(
-            f"edges name {', '.join(strange[:5])}{' …' if len(strange) > 5 else ''}, which are no domains of the "
-            f"data, and {', '.join(alone[:5])}{' …' if len(alone) > 5 else ''} have no edge: do the names agree?"
-        )  # fmt: skip
+        named = f"edges name {_shown(strange)}, which are no domains of the data"
+        raise UserError(f"{named}, and {_shown(alone)} have no edge: do the names agree?")
+
+
+def _shown(names: Sequence[str], count: int = 5) -> str:
+    return ", ".join(names[:count]) + (" …" if len(names) > count else "")
 
 
 def _in_order(names: Sequence[str]) -> list[str]:

@@ -356,7 +356,8 @@ def _learner_json(thing: Any) -> Any:
 
 def _fields_json(thing: Any) -> dict[str, Any]:
     """Return the fields of a learner; a path is made absolute, as those of tasks are."""
-    told = {f.name: _learner_json(getattr(thing, f.name)) for f in dataclasses.fields(thing) if f.init}
+    names = [f.name for f in dataclasses.fields(thing) if f.init]
+    told = {name: _learner_json(getattr(thing, name)) for name in names}
     paths = {k: os.fspath(v) for k, v in named_files(thing).items()}
     return told | {k: str(Path(v).resolve()) for k, v in paths.items() if told.get(k) == v}
 

@@ -119,7 +119,7 @@ def light_tunnel_task(seed: int = 0, path: str | None = None, images: bool = Fal
     """The light tunnel of the Causal Chamber project, five known variables, by its sensors or its pictures (data root, or path)."""
     data = light_tunnel(path or find("lt_crl_benchmark_v1", TUNNEL_GET), images)
     drawn = Run(seed).rng("held out").random(len(data)) < TUNNEL_HELD
-    held = drawn & (np.asarray(data.environment) == 0)  # judged where nothing was done; the rest trains
+    held = drawn & (np.asarray(data.environment) == 0)  # rows with interventions all train
     domains = [Domain("held-out rows", data.take(held), "home")]
     return Task(Source(data.take(~held)), domains, [MCC], FINDINGS)
 

@@ -17,8 +17,8 @@ from elsewhere.errors import UserError, one_line
 def read_text(path: str | os.PathLike[str]) -> Any:
     """Return a CSV, TSV or Parquet file as a DataFrame whose cells are text as written.
 
-    A node called ``NA`` or ``007`` keeps its name, and a column of numbers and names is not cut in two
-    by a parser that guesses types block by block.
+    A node called ``NA`` or ``007`` keeps its name, and a column of numbers and names is not cut in
+    two by a parser that guesses types block by block.
     """
     return read_table(path, dtype=str, keep_default_na=False)
 
@@ -39,8 +39,9 @@ def read_table(path: Any, **options: Any) -> Any:
         frame = pd.read_csv(path, sep=sep, low_memory=False, **options)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {one_line(error, 120)}") from error
-    if not isinstance(frame.index, pd.RangeIndex):  # pandas took the first field for a row's name
-        raise UserError(f"{path}: rows have more fields than the header, which has {frame.shape[1]}")
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas took the first fields for names of rows
+        count = frame.shape[1]
+        raise UserError(f"{path}: rows have more fields than the header, which has {count}")
     return frame
 
 
@@ -67,16 +68,16 @@ def ends_of(table: Any, names: Sequence[Any] | None, column: str | None = None) 
         column: of the nodes' names, for errors.
 
     Raises:
-        UserError: an end names no node (how many, which, in which row), a name stands twice, the table
-            has no header, or its first column is a row index.
+        UserError: an end names no node (how many, which, in which row), a name stands twice, the
+            table has no header, or its first column is a row index.
     """
     read = not hasattr(table, "iloc")
     frame = read_text(table) if read else table
     where = Path(os.fspath(table)).name if read else "the table of links"
     if frame.shape[1] < 2:
-        raise UserError(
-            f"the table of links has {frame.shape[1]} columns; the first two name the nodes of a link"
-        )  # fmt: skip
+        count = frame.shape[1]
+        said = f"the table of links has {count} columns"
+        raise UserError(f"{said}; the first two name the nodes of a link")
     at = None if names is None else _places(names, column)
     header = [str(c) for c in frame.columns]
     if read:
@@ -99,9 +100,11 @@ def _places(names: Sequence[Any], column: str | None) -> dict[str, int]:
 def _check_header(where: str, header: Sequence[str], at: Mapping[str, int] | None) -> None:
     first = [name_of(h) for h in header[:2]]
     if len(header) > 2 and (not first[0] or first[0].startswith("Unnamed:")):
-        raise UserError(f"the first column of {where} has no name: is it a row index? Write the links without it")
+        said = f"the first column of {where} has no name"
+        raise UserError(f"{said}: is it a row index? Write the links without it")
     if all(_whole(h) is not None if at is None else h in at for h in first):
-        raise UserError(f"the first line of {where}, {','.join(first)}, is a link: add a header, source,target")
+        said = f"the first line of {where}, {','.join(first)}, is a link"
+        raise UserError(f"{said}: add a header, source,target")
 
 
 def _number(text: str) -> Decimal | None:
@@ -144,15 +147,16 @@ def _found(
     absent = [(k, row) for k in (0, 1) for row, v in enumerate(wanted[k]) if v not in known]
     if absent:
         k, row = absent[0]
-        raise UserError(
-            f"links name node {ends[k][row]!r}, which column {column!r} of the nodes does not have "
-            f"({len(absent):,} of {2 * len(ends[0]):,} such ends, first in column {header[k]!r}, row {row}); "
-            f"nodes are called {', '.join(list(at)[:5])}{' …' if len(at) > 5 else ''}"
-        )  # fmt: skip
+        name, lacking = ends[k][row], f"which column {column!r} of the nodes does not have"
+        count = f"{len(absent):,} of {2 * len(ends[0]):,} such ends"
+        names = ", ".join(list(at)[:5]) + (" …" if len(at) > 5 else "")
+        where = f"first in column {header[k]!r}, row {row}"
+        said = f"links name node {name!r}, {lacking} ({count}, {where})"
+        raise UserError(f"{said}; nodes are called {names}")
     return np.array([[known[v] for v in side] for side in wanted], np.int64).reshape(2, -1).T
 
 
 def _by_number(at: Mapping[str, int]) -> dict[Decimal, int] | None:
-    """Return number -> row where all names are numbers and no two the same: 007, 7 and 7.0 are one then."""
+    """Return number -> row where all names are different numbers: 007, 7 and 7.0 are one."""
     numbers = {number: k for name, k in at.items() if (number := _number(name)) is not None}
     return numbers if len(numbers) == len(at) else None

@@ -190,7 +190,8 @@ def from_networkx(graph: Any, features: Any = None, labels: str | None = None) -
     pairs = np.array([(at[u], at[v]) for u, v in graph.edges()], np.int64).reshape(-1, 2)
     lacking = [v for v in names if "x" not in graph.nodes[v]]
     if features is None and 0 < len(lacking) < len(names):
-        raise UserError(f"{len(lacking):,} of {len(names):,} nodes have no attribute x, first {lacking[0]!r}")
+        count = f"{len(lacking):,} of {len(names):,} nodes"
+        raise UserError(f"{count} have no attribute x, first {lacking[0]!r}")
     if features is None and names and not lacking:
         features = np.stack([np.asarray(graph.nodes[v]["x"], np.float32) for v in names])
     told = None if labels is None else np.array([graph.nodes[v].get(labels) for v in names], object)
@@ -249,16 +250,15 @@ def from_frames(
 
 
 def _refuse_names(frame: Any, columns: Sequence[str], ends: Array) -> None:
-    """Refuse links taken for row numbers where a feature looks like the names of nodes that they hold."""
+    """Refuse links taken for row numbers where a feature looks like the names that they hold."""
     for column in columns if len(ends) else ():
         values = frame[column]
         if values.dtype.kind not in "iu" or not values.is_unique:
             continue
         if not np.array_equal(values, np.arange(len(values))) and np.isin(ends, values).all():
-            raise UserError(
-                f"are the ends of links row numbers, or values of column {column!r}, which has one number "
-                f"per node? Say --id {column}, or leave the column out with --exclude {column}"
-            )  # fmt: skip
+            asked = f"are the ends of links row numbers, or values of column {column!r}"
+            way = f"say --id {column}, or leave the column out with --exclude {column}"
+            raise UserError(f"{asked}, which has one number per node? {way}")
 
 
 def numbers_of(frame: Any, columns: Sequence[str], where: str) -> Array:

@@ -77,7 +77,8 @@ def read(
     graph = as_graph(what, predict)
     if graph is not None:
         check_graph(graph)
-        return replace(graph_file, files=(), options={"graph": graph, **told}, summary=summary(graph))
+        options = {"graph": graph, **told}
+        return replace(graph_file, files=(), options=options, summary=summary(graph))
     files = {
         "path": os.fspath(what),
         "edges": edges,

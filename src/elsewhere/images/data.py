@@ -196,6 +196,8 @@ def from_torchvision(name: str, root: str | os.PathLike[str], download: bool = F
     except (RuntimeError, OSError, TypeError) as error:
         raise UserError(f"torchvision's {name} cannot be read from {root}: {one_line(error)}") from error
     images = np.asarray(held.data)
+    if name == "EMNIST":  # its files hold columns first, and torchvision leaves them so
+        images = images.swapaxes(1, 2)
     if images.ndim == 4:  # colour: channels first or last
         images = images.mean(1 if images.shape[1] == 3 else 3).astype(np.uint8)
     labels = np.asarray(held.targets if hasattr(held, "targets") else held.labels)

@@ -16,7 +16,7 @@ from elsewhere.data import Array, Examples, listed
 from elsewhere.errors import UserError, did_you_mean
 from elsewhere.images.attacks import adversarial
 from elsewhere.images.corruptions import SEVERITIES, checked, corrupt
-from elsewhere.images.pictures import ENDINGS, decoded, picture_files
+from elsewhere.images.pictures import ENDINGS, decoded, picture_files, touched
 from elsewhere.metrics import classification_metrics
 from elsewhere.run import Run
 from elsewhere.splitting import held_out
@@ -51,11 +51,11 @@ class Folder:
 def scan(path: str | os.PathLike[str], columns: str | None = None, levels: int = 1) -> Folder:
     """List ``<domain>/<class>/`` folders of pictures; ``columns`` is a CSV ``file, unit, group, …`` beside them.
 
-    With more ``levels`` a domain is so many folders deep and is called ``<view>/<year>``, say. Pictures
-    beside the domains' folders, and what is hidden, do not count.
+    With more ``levels`` a domain is this many folders deep and is called ``<view>/<year>``, say.
+    Pictures beside the domains' folders, and what is hidden, do not count.
 
     Raises:
-        UserError: pictures lie at another depth, there is one class, or the table does not fit the files.
+        UserError: pictures lie at another depth, there is one class, or the table does not fit.
     """
     root = Path(path)
     if not root.is_dir():
@@ -80,7 +80,7 @@ def _one_class(root: Path, name: str, domains: Sequence[str]) -> str:
 
 
 def _at_depth(root: Path, depth: int) -> list[Path]:
-    """Return the pictures ``depth`` parts below a folder; those at another depth are refused, not lost."""
+    """Return the pictures ``depth`` parts below a folder; others are refused, not lost."""
     by: dict[int, list[Path]] = {}
     for path in sorted(p for p in root.rglob("*") if p.suffix.lower() in ENDINGS):
         parts = path.relative_to(root).parts
@@ -100,12 +100,10 @@ def _wrong_depth(root: Path, depth: int, count: int, others: Mapping[int, Sequen
     expected = f"{domain}/<class>/<file>"
     if not others:
         expected += f" ({', '.join(ENDINGS)})"
-    told = [
-        f"{len(paths):,} as {'<folder>/' * (k - 1)}<file>, first {paths[0].relative_to(root).as_posix()}"
-        for k, paths in sorted(others.items())
-    ]  # fmt: skip
+    told = [_found_at(root, k, paths) for k, paths in sorted(others.items())]
     if count:
-        return f"{root} holds {count:,} pictures as {expected}, and {'; '.join(told)}: move those away"
+        found = f"{count:,} pictures as {expected}, and {'; '.join(told)}"
+        return f"{root} holds {found}: move those away"
     deep = max(others, default=0)
     hint = (
         f"--levels {deep - 2} reads domains {deep - 2} folders deep"
@@ -113,6 +111,11 @@ def _wrong_depth(root: Path, depth: int, count: int, others: Mapping[int, Sequen
         else "a folder with a table of factors needs --factors TABLE"
     )  # fmt: skip
     return f"{root} holds no pictures as {expected}{', but '.join(['', *told[:1]])}; {hint}"
+
+
+def _found_at(root: Path, depth: int, paths: Sequence[Path]) -> str:
+    form = f"{'<folder>/' * (depth - 1)}<file>"
+    return f"{len(paths):,} as {form}, first {paths[0].relative_to(root).as_posix()}"
 
 
 def _columns(root: Path, table: str | None, files: Sequence[Path]) -> dict[str, Array]:
@@ -133,7 +136,13 @@ def _columns(root: Path, table: str | None, files: Sequence[Path]) -> dict[str, 
 
 
 @lru_cache(maxsize=2)
-def _folder(path: str, side: int, columns: str | None, levels: int, mark: int) -> tuple[Folder, Any]:
+def _folder(
+    path: str,
+    side: int,
+    columns: str | None,
+    levels: int,
+    mark: Any,
+) -> tuple[Folder, Any]:
     found = scan(path, columns, levels)
     return found, decoded(found.paths, side)
 
@@ -154,7 +163,9 @@ def image_folder(
     attacks: bool = False,
     levels: int = 1,
 ) -> Task[Examples]:
-    """A folder of pictures by domain and class: at home 80 % are trained on, 10 % stop, 10 % are judged; elsewhere all are judged.
+    """A folder of pictures by domain and class, in turn left out or the source.
+
+    At home 80 % are trained on, 10 % stop and 10 % are judged; every other domain is judged whole.
 
     Args:
         seed: of the split.
@@ -173,7 +184,7 @@ def image_folder(
     """
     if path is None:
         raise UserError("image-folder needs path=FOLDER, with <domain>/<class>/<file> in it")
-    found, images = _folder(os.fspath(path), side, columns, levels, max(p.stat().st_mtime_ns for p in (Path(path), *Path(path).glob("*/" * levels + "*"))))
+    found, images = _folder(os.fspath(path), side, columns, levels, touched(path))
     kept = _kept_classes(found, classes)
     names = tuple(found.classes[k] for k in kept)
     rows = np.flatnonzero(np.isin(found.labels, kept))
@@ -229,16 +240,18 @@ def _home_parts(
     run: Run,
     names: Sequence[str],
 ) -> tuple[Array, Array, Array]:
-    """Return the rows at home to train on, to stop by and to judge by, stratified by domain and class.
+    """Return the rows at home to train on, to stop by and to judge by.
 
-    The domains at home are split together, so that a unit that several of them share stays whole.
+    Stratified by domain and class. The domains at home are split together, so that a unit that
+    several of them share stays whole.
     """
     test = held_out(whole.take(rows), share, run.rng("split"))
     rest = rows[~test]
     stop = held_out(whole.take(rest), share / (1 - share), run.rng("validation split"))
     where = ", ".join(names)
     if not test.any() or not stop.any() or stop.all():
-        raise UserError(f"{where} has {len(rows)} pictures, too few to hold out {share:.0%} of them")
+        few = f"{where} has {len(rows)} pictures"
+        raise UserError(f"{few}, too few to hold out {share:.0%} of them")
     known = np.unique(np.asarray(whole.labels)[rest[~stop]])
     if len(known) < 2:
         only = (whole.classes or ("",))[int(known[0])]
@@ -247,10 +260,11 @@ def _home_parts(
 
 
 def _judged_half(whole: Examples, rows: Array, run: Run, name: str) -> Array:
-    """Return a mask of the half of a domain that is judged; the other half is granted without labels."""
+    """Return a mask of the half of a domain that is judged; the other is granted without labels."""
     judged = held_out(whole.take(rows), 0.5, run.rng(f"unlabelled {name}"))
     if not judged.any() or judged.all():
-        raise UserError(f"{name} has {len(rows)} pictures, too few to grant one half and judge the other")
+        few = f"{name} has {len(rows)} pictures"
+        raise UserError(f"{few}, too few to grant one half and judge the other")
     return judged
 
 

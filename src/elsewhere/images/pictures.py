@@ -21,7 +21,7 @@ from elsewhere.run import locked, write_whole
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 KEPT_FROM = 64 << 20  # bytes from which decoded pictures are kept on disk
 CROP = 0.875  # the share of a resized picture that a centre crop keeps (spec 01, 2.2)
-READING = 2  # raise it when the same file becomes other bytes: what was kept on disk no longer counts
+READING = 2  # raise it when a file becomes other bytes: what was kept on disk no longer counts
 _GREY = ("1", "L", "LA", "La", "I", "F")  # and I;16 in every byte order
 _WORDS = 65535  # the white of a 16-bit picture
 _BITS, _WHITE_IS_ZERO = 258, 262  # tags of a TIFF
@@ -43,7 +43,7 @@ def decoded(paths: Sequence[Path], side: int | None = None) -> Any:
 
     With ``side`` the shorter side is resized to side / 0.875 and the centre is cropped; without it all must have one size.
     Grey pictures keep one channel where all are grey. Large sets are decoded once and memory-mapped from the user's cache,
-    those beyond 1 GiB read from there when they are asked for. What each kind of file becomes: ``upright``.
+    those beyond 1 GiB read from there when they are asked for. See ``upright``.
 
     Raises:
         UserError: a file cannot be read (it is named), its numbers have no known white, or sizes
@@ -54,7 +54,7 @@ def decoded(paths: Sequence[Path], side: int | None = None) -> Any:
     size = len(paths) * 3 * (side or 64) ** 2
     if size < KEPT_FROM:
         return _decode(paths, side)
-    key = digest([READING, side, [[str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] for p in paths]])
+    key = stamp(paths, side)
     path = cache() / "pictures" / f"{key}.npy"
     with locked(cache() / "pictures" / "lock", int(key[:12], 16)):
         if not path.exists():
@@ -63,6 +63,20 @@ def decoded(paths: Sequence[Path], side: int | None = None) -> Any:
             write_whole(path, buffer.getvalue())
     mapped = np.load(path, mmap_mode="r", allow_pickle=False)
     return in_memory(Lazy(lambda rows: np.asarray(mapped[rows]), mapped.shape[1:], np.arange(len(mapped)), key))
+
+
+def stamp(paths: Sequence[Path], side: int | None) -> str:
+    """Return a key of the bytes that files become: sizes, times, and the way of reading."""
+    told = [[str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] for p in paths]
+    return digest([READING, side, told])
+
+
+def touched(path: str | os.PathLike[str]) -> tuple[int, int, int]:
+    """Return a mark that changes with any file below a folder: count, bytes, last change."""
+    place = Path(path)
+    stats = [p.stat() for p in (place.rglob("*") if place.is_dir() else [place]) if p.exists()]
+    last = max((s.st_ctime_ns for s in stats), default=0)
+    return len(stats), sum(s.st_size for s in stats), last
 
 
 def _decode(paths: Sequence[Path], side: int | None) -> Array:
@@ -98,7 +112,7 @@ def stacked(found: Sequence[Array]) -> Array:
 
 
 class _Read(NamedTuple):
-    """A picture as bytes; ``white``: what the white of its floats was taken to be, None where nothing was inferred."""
+    """A picture as bytes, and what the white of its floats was taken to be (None: no floats)."""
 
     pixels: Array
     white: float | None
@@ -140,8 +154,8 @@ def upright(opened: Any, name: str = "a picture") -> Any:
         name: of the file, for errors.
 
     Raises:
-        UserError: the numbers have no known white (negative, NaN, above 65535, floats above 255, 32-bit
-            whole numbers that may have 8 or 16 bits), or the colours cannot be converted.
+        UserError: the numbers have no known white (negative, NaN, above 65535, floats above 255,
+            32-bit whole numbers that may have 8 or 16 bits), or the colours cannot be converted.
 
     Examples:
         >>> from PIL import Image
@@ -225,7 +239,7 @@ def _white_of(values: Array, name: str) -> float | None:
 
 
 def bytes_of(values: Array, name: str) -> Array:
-    """Return pictures of bytes, or of floats in 0..1 or 0..255, as bytes; ``name`` is for errors."""
+    """Return pictures of bytes, of floats in 0..1 or in 0..255 as bytes; ``name`` is for errors."""
     if values.dtype == np.uint8:
         return values
     if values.dtype.kind != "f":

@@ -71,8 +71,8 @@ def handwriting(
 ) -> Task[Examples]:
     """Digits by census employees, students, Italians (Semeion), people with a tablet pen (pen) and Turkish forms (optdigits).
 
-    Trained on one group, judged on a held-out quarter of it and on all of every other; writers are disjoint where they
-    are known. ``also`` names
+    Trained on one group, judged on a held-out quarter of it and on all of every other; writers are
+    disjoint where they are known. ``also`` names
     sets of torchvision (``USPS``, ``MNIST``, ``SVHN``) that lie under the data root in ``torchvision``. ``leave_out`` trains on
     all groups but one instead.
     """

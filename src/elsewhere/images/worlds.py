@@ -22,7 +22,7 @@ from elsewhere.factors.world import FactorImages, World
 from elsewhere.identity import digest
 from elsewhere.images import rooms as room
 from elsewhere.images import sprites as sprite
-from elsewhere.images.pictures import bytes_of, decoded
+from elsewhere.images.pictures import bytes_of, decoded, stamp
 
 # --- drawn ----------------------------------------------------------------------------------------------------------
 
@@ -225,7 +225,7 @@ def factor_table(folder: str | os.PathLike[str], table: str | os.PathLike[str] =
     twice = len(labels) - len(np.unique(labels, axis=0))
     images = decoded(paths, side)
     notes = [f"{twice} rows of {place.name} repeat the factors of another."] if twice else []
-    return World(f"table-{_mark(place)}-{side}", factors, images.shape[1:], lambda rows: np.asarray(images[rows]), 0.2, labels, notes=tuple(notes))
+    return World(f"table-{_mark(place)}-{stamp(paths, side)}", factors, images.shape[1:], lambda rows: np.asarray(images[rows]), 0.2, labels, notes=tuple(notes))
 
 
 def _read_table(place: Path) -> tuple[list[str], list[str], list[list[str]]]:

@@ -130,7 +130,7 @@ class LinearProbe(NetworkLearner):
 
     @property
     def _weights_key(self) -> str:
-        """A key of the backbone's weights: a loaded model may have outlived the file they came from."""
+        """A key of the backbone's weights; a loaded model may have outlived their file."""
         return _state_key(self.backbone_) if self.files else str(self.weights)
 
     def _backbone(self, inputs: Any) -> Any:
