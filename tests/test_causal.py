@@ -618,7 +618,9 @@ def test_light_tunnel_is_read_from_its_folders(tmp_path: Path) -> None:
     assert sensors.features == ("current",)
     task = light_tunnel_task(0, path=str(tmp_path), images=True)
     assert task.source.train.names == data.names
-    assert set(task.domains[0].load().environment) <= {0}
+    home = task.domains[0].load()
+    assert set(home.environment) <= {0}
+    assert len(home) + len(task.source.train) == 18  # what is not judged trains
     with pytest.raises(UserError, match="Causal Chamber"):
         light_tunnel_task(0, path=str(tmp_path / "nowhere"))
     (tmp_path / "buchholz_1_red" / "images_64" / "1.png").unlink()

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import elsewhere as ew
 from elsewhere.adapt.dann import Dann
-from elsewhere.adapt.domain_graph import DomainGraph, GraphSource, fit_embedding
+from elsewhere.adapt.domain_graph import DomainGraph, GraphSource, fit_embedding, graph_for
 from elsewhere.adapt.domains import DomainBatch, conditioned
 from elsewhere.adapt.erm import Erm
 from elsewhere.adapt.graph_relational import GraphRelational, PairDiscriminator, alignment_gap, link_logits, relation_loss
@@ -168,6 +169,36 @@ def encoded_by_an_unrestricted_opponent(adjacency: np.ndarray, codes: int, seed:
         (mass @ (p * p.log() + (1 - p) * (1 - p).log()) @ mass).backward()
         optimiser.step()
     return table.detach().softmax(1).numpy()
+
+
+@pytest.mark.parametrize(
+    ("edges", "said"),
+    [
+        ("a,b\n1,2\n2,3\n", ""),
+        ("a,b,weight\n1,2,.5\n2,3,1\n", ""),
+        ("a,b\n1,2\n2,\n", "names no domain at one end"),
+        ("a,b\n01,02\n02,03\n", "edges name 01, 02, 03, which are no domains .* 1, 2, 3 have no edge"),
+        ("a,b\n1,two\ntwo,three\n", "edges name two, three, .* and 2, 3 have no edge"),
+        ("a,b\n1,2,.5\n2,3,.5\n", "rows have more fields than the header"),
+        ("a,b,w\n1,2,much\n2,3,1\n", "its weight, a number, not 'much'"),
+    ],
+)
+def test_no_edge_of_a_file_is_lost(tmp_path: Path, edges: str, said: str) -> None:
+    path = tmp_path / "edges.csv"
+    path.write_text(edges)
+    source = Source(Examples(np.zeros((3, 1)), np.zeros(3, int), {"domain": np.array(list("123"))}, ("a", "b")))
+    if said:
+        with pytest.raises(UserError, match=said):
+            graph_for(str(path), source, ["1", "2", "3"])
+        return
+    made = graph_for(str(path), source, ["1", "2", "3"])
+    assert made.names == ("1", "2", "3")
+    assert (made.adjacency > 0).sum() == 4
+
+
+def test_a_number_read_as_a_float_is_the_same_domain() -> None:
+    frame = pd.DataFrame({"a": [1, 2], "b": [2.0, 3.0]})  # a column with a gap is read as floats
+    assert DomainGraph.from_edges("123", frame).adjacency.sum() == 4
 
 
 @pytest.mark.parametrize("shape", ["star", "chain", "clique"])

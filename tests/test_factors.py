@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import elsewhere as ew
 from elsewhere.data import Examples
@@ -345,6 +347,33 @@ def test_shapes3d_is_read_by_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         worlds.shapes3d(tmp_path / "bad.h5")
 
 
+def test_arrays_that_are_no_bytes_are_refused_or_scaled(tmp_path: Path) -> None:
+    np.save(tmp_path / "celeb.npy", np.zeros((worlds.CELEBGLOW.count, 1, 1, 3), np.float16))
+    with pytest.raises(UserError, match="holds images of float16; expected bytes"):
+        worlds.celebglow(tmp_path / "celeb.npy")
+    for top in (1.0, 255.0):
+        np.savez(tmp_path / "dsprites_random_train_images.npz", arr_0=np.full((2, 1, 4, 4), top, np.float32))
+        np.savez(tmp_path / "dsprites_random_train_labels.npz", arr_0=np.zeros((2, len(worlds.DSPRITES)), int))
+        assert np.asarray(worlds.published_split(tmp_path, "dsprites", "random", "train").inputs).min() == 255
+
+
+def test_another_picture_or_table_is_another_world(tmp_path: Path) -> None:
+    from elsewhere.images.factor_tasks import factor_table
+
+    (tmp_path / "photos").mkdir()
+    folder = photos_with_factors(tmp_path / "photos")
+    name = worlds.factor_table(folder, categorical=("kind",)).name
+    first = next(folder.rglob("*.png"))
+    Image.new("L", Image.open(first).size, 9).save(first)
+    assert worlds.factor_table(folder, categorical=("kind",)).name != name
+    outside = shutil.move(folder / "factors.csv", tmp_path / "outside.csv")
+    function = factor_table.bind(folder=str(folder), table=str(outside))
+    before = function.key
+    with Path(outside).open("a") as file:
+        file.write("\n")
+    assert function.bind().key != before
+
+
 def test_published_splits_are_checked_against_the_grid(tmp_path: Path) -> None:
     labels = np.array([[0, 1, 2, 3, 4], [2, 5, 39, 31, 31]])
     np.savez(tmp_path / "dsprites_random_train_images.npz", np.zeros((2, 1, 64, 64), np.float32))
@@ -360,7 +389,6 @@ def test_published_splits_are_checked_against_the_grid(tmp_path: Path) -> None:
 
 
 def photos_with_factors(folder: Path, skip: int = 7) -> Path:
-    from PIL import Image
 
     rng = np.random.default_rng(0)
     lines = ["file,size,place,kind"]
@@ -413,7 +441,6 @@ def test_tables_of_factors_that_do_not_fit(tmp_path: Path, change: Callable[[str
 
 
 def test_more_about_tables_of_factors(tmp_path: Path) -> None:
-    from PIL import Image
 
     photos_with_factors(tmp_path)
     table = tmp_path / "factors.csv"
@@ -528,7 +555,6 @@ def test_the_splits_are_all_offered() -> None:
 
 def test_a_fitted_model_names_the_factors_it_reads(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     import pandas as pd
-    from PIL import Image
 
     (tmp_path / "new").mkdir()
     for k, row in enumerate((5, 40_000)):

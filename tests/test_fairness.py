@@ -730,6 +730,9 @@ def test_fairface_is_read_from_its_own_files(tmp_path):
     assert len(task.domains[0].load()) == pytest.approx(24, abs=2)
     assert len(task.source.validation) == 30
     away = fairface(0, path=str(tmp_path), side=16, domain="Indian", group="race")
+    lists = [pd.read_csv(tmp_path / f"fairface_label_{part}.csv") for part in ("train", "val")]
+    everyone = pd.concat(lists).query("race == 'Indian'").file
+    assert set(away.domain("Indian").load().columns["id"]) == set(everyone)  # both published parts
     assert away.domains[1].name == "Indian"
     assert set(away.source.train.column("group")) == {"White", "other"}
     with pytest.raises(UserError, match="below must be one of"):

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import elsewhere as ew
+from elsewhere.data import Examples
 from elsewhere.errors import UserError
 from elsewhere.images import folders, pictures
 from elsewhere.images.folders import image_folder, read, scan
@@ -99,7 +100,55 @@ def test_splits_are_stratified_disjoint_and_keep_units_whole(folder: Path) -> No
     assert set(task.source.train.columns["domain"]) == {"photo", "sketch"}
     assert np.bincount(parts[0].labels).tolist() == [32, 32, 32]
     assert task.domains[1].name == "art"
-    assert len(parts[3]) == 6  # a tenth of each class: elsewhere is judged on its test part too
+    assert len(parts[3]) == 60  # nothing of it serves training: all of it is judged
+
+
+@pytest.mark.parametrize("protocol", [{"leave_out": "art"}, {"source": "photo"}])
+def test_no_picture_of_a_domain_elsewhere_is_wasted(folder: Path, protocol: dict[str, str]) -> None:
+    elsewhere = {"art"} if "leave_out" in protocol else {"art", "sketch"}
+    task = image_folder(path=str(folder), side=16, **protocol)
+    assert {d.name: len(d.load()) for d in task.domains if d.role == "elsewhere"} == dict.fromkeys(elsewhere, 60)
+    assert not task.source.unlabelled
+    shared = image_folder(path=str(folder), side=16, unlabelled=True, **protocol)
+    for name in elsewhere:
+        judged, granted = shared.domain(name).load(), shared.source.unlabelled[name]
+        assert granted.labels is None
+        assert np.bincount(judged.labels).tolist() == [10, 10, 10]  # half of each class
+        assert {*judged.columns["id"], *granted.columns["id"]} == set(task.domain(name).load().columns["id"])
+        assert not {*judged.columns["id"]} & {*granted.columns["id"]}
+    used = [task.source.train, task.source.validation, task.domains[0].load()]
+    assert sum(map(len, used)) == 60 * (3 - len(elsewhere))
+
+
+def test_a_unit_in_two_domains_at_home_is_on_one_side(folder: Path) -> None:
+    """One camera took the k-th picture of every domain and class."""
+    rows = [f"{p.relative_to(folder)},{p.stem}" for p in sorted(folder.glob("*/*/*"))]
+    (folder / "columns.csv").write_text("\n".join(["file,unit", *rows]))
+    task = image_folder(path=str(folder), leave_out="art", side=16, columns="columns.csv")
+    parts = [task.source.train, task.source.validation, task.domains[0].load()]
+    units = [set(p.columns["unit"]) for p in parts]
+    assert all(units)
+    assert len(set.union(*units)) == sum(map(len, units)) == 20
+
+
+def test_a_table_of_columns_lies_in_the_folder_and_counts_as_its_content(folder: Path) -> None:
+    rows = [f"{p.relative_to(folder)},{p.stem}" for p in sorted(folder.glob("*/*/*"))]
+    (folder / "columns.csv").write_text("\n".join(["file,unit", *rows]))
+    function = read(str(folder), columns="columns.csv", side=16)
+    before = function.key
+    (folder / "columns.csv").write_text("\n".join(["file,unit", *reversed(rows)]))
+    assert read(str(folder), columns="columns.csv", side=16).key != before
+
+
+def test_a_picture_replaced_in_this_process_is_read_anew(folder: Path) -> None:
+    before = np.asarray(image_folder(path=str(folder), leave_out="art", side=16).domain("art").load().inputs)
+    Image.new("RGB", (40, 30), "white").save(folder / "art" / "cat" / "0.png")
+    after = np.asarray(image_folder(path=str(folder), leave_out="art", side=16).domain("art").load().inputs)
+    assert (before != after).any((1, 2, 3)).sum() == 1
+
+
+def test_a_reader_has_the_revision_of_its_task(folder: Path) -> None:
+    assert read(str(folder), side=16).revision == image_folder.revision == 2
 
 
 def test_a_model_fitted_on_a_folder_reads_new_pictures(run: Run, folder: Path) -> None:
@@ -161,6 +210,46 @@ def test_folders_that_are_no_domains_of_classes(run: Run, tmp_path: Path) -> Non
     code, _, error = run("assay", "bad", "--learner", "prior", "--seeds", 1)
     assert code == 2
     assert "cannot be read as a picture" in error
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "said"),
+    [
+        (["art/cat", "photo/cat"], {}, "holds 1 class, 'cat', in 2 domains (art, photo); at least 2 are needed"),
+        (["cat/art", "dog/art"], {}, "are domains and classes exchanged, or is a folder missing?"),
+        (["cat", "dog"], {}, "no pictures as <domain>/<class>/<file>, but 4 as <folder>/<file>, first cat/0.png"),
+        (["a/art/cat", "a/photo/dog"], {}, "--levels 2 reads domains 2 folders deep"),
+        (["art/cat", "photo/dog"], {"levels": 2}, "no pictures as <domain, 2 folders deep>/<class>/<file>"),
+        (["art/cat", "art/dog", "photo/cat", "photo/dog", "photo"], {}, "8 pictures as <domain>/<class>/<file>, and 2 as"),
+        (["art/cat", "photo/dog"], {"classes": "any", "source": ["art"]}, "art has 1 class to train on, 'cat'"),
+    ],
+)  # fmt: skip
+def test_a_tree_of_another_form_says_what_was_found_and_expected(
+    tmp_path: Path, files: list[str], options: dict, said: str
+) -> None:  # fmt: skip
+    for place in files:
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        for k in range(12 if "classes" in options else 2):
+            Image.new("L", (16, 16), 20 * k).save(tmp_path / place / f"{k}.png")
+    with pytest.raises(UserError) as caught:
+        next(iter(read(str(tmp_path), side=16, **options).expand()))(0)
+    assert said in str(caught.value)
+
+
+def test_one_class_is_refused_before_anything_runs(run: Run, tmp_path: Path) -> None:
+    photos(tmp_path / "photos", classes=("cat",))
+    code, _, error = run("assay", "photos", "--learner", "prior", "--out", "r")
+    assert code == 2
+    assert "photos holds 1 class, 'cat'" in error
+    assert error.count("\n") == 1
+    assert not Path("r").exists()
+
+
+def test_what_is_hidden_and_what_lies_beside_the_domains_does_not_count(folder: Path) -> None:
+    (folder / ".cache" / "art").mkdir(parents=True)
+    for name in ("overview.png", ".cache/art/0.png"):
+        Image.new("L", (16, 16)).save(folder / name)
+    assert len(scan(folder).paths) == 180
 
 
 def test_classes_that_differ_are_named_or_shared(run: Run, tmp_path: Path) -> None:
@@ -290,3 +379,153 @@ def test_handwriting_leaves_a_group_out(data: Path) -> None:
     assert set(task.domains[1].load().columns["domain"]) == {"pen"}
     with pytest.raises(UserError, match="did you mean 'pen'"):
         handwriting(leave_out="penn", path=str(data / "handwriting"))
+
+
+def test_handwriting_judges_all_of_every_other_group(data: Path) -> None:
+    from elsewhere.images import data as digits
+    from elsewhere.images.tasks import handwriting
+
+    task = handwriting(source="semeion", path=str(data / "handwriting"))
+    for domain in task.domains[1:]:
+        assert len(domain.load()) == len(digits.handwriting(data / "handwriting", domain.name))
+    train, stop, home = task.source.train, task.source.validation, task.domains[0].load()
+    assert len(train) + len(stop) + len(home) == 1593
+
+
+def test_letters_of_torchvision_stand_upright(monkeypatch: pytest.MonkeyPatch) -> None:
+    """EMNIST's files hold columns first; torchvision returns them as they are (pytorch/vision, issue 8783)."""
+    from types import SimpleNamespace
+
+    from torchvision import datasets
+
+    from elsewhere.images import data as digits
+    from elsewhere.images.sets import torchvision_set
+
+    upright = np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)
+    held = SimpleNamespace(data=upright.swapaxes(1, 2), targets=np.array([0, 1, 2]), classes=list("012"))
+    monkeypatch.setattr(datasets, "EMNIST", type("EMNIST", (), {"__new__": lambda *a, **k: held}))
+    assert (torchvision_set("EMNIST", "").inputs[:, 0] == upright).all()
+    assert np.allclose(digits.from_torchvision("EMNIST", "").inputs[:, 0], upright / 255)
+
+
+def test_a_set_that_is_judged_in_part_says_so() -> None:
+    from elsewhere.images.sets import _corrupted
+
+    whole = Examples(np.zeros((40, 1, 16, 16), np.uint8), np.arange(40) % 2, {}, ("a", "b"))
+    notes = _corrupted(whole, whole, 0, (), (), None, 20, False).notes
+    assert notes == ["20 of 40 pictures are judged (test_images), drawn by the seed."]
+    assert not _corrupted(whole, whole, 0, (), (), None, 40, False).notes
+
+
+# --- what the bytes of a file become -----------------------------------------------------------------------------------
+
+GREY = np.array([[0, 17, 128], [200, 254, 255]], np.uint8)
+COLOUR = np.stack([GREY, GREY[::-1], 255 - GREY], -1)
+CLEAR = np.array([[0, 255, 255], [255, 255, 255]], np.uint8)  # the first pixel is transparent
+ON_WHITE = np.array([[255, 17, 128], [200, 254, 255]], np.uint8)
+
+
+def with_alpha(base: np.ndarray, mode: str) -> Image.Image:
+    made = Image.fromarray(base).convert(mode)
+    made.putalpha(Image.fromarray(CLEAR))
+    return made
+
+
+def turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright: turn by a quarter, clockwise
+    return exif
+
+
+WORDS = GREY.astype(np.uint16) * 257
+MODES = {
+    "bits": (Image.fromarray(GREY > 127), "PNG", {}, np.where(GREY > 127, 255, 0)),
+    "bits of a tiff": (Image.fromarray(GREY > 127), "TIFF", {}, np.where(GREY > 127, 255, 0)),
+    "grey": (Image.fromarray(GREY), "PNG", {}, GREY),
+    "grey, white is zero": (Image.fromarray(GREY), "TIFF", {"tiffinfo": {262: 0}}, GREY),
+    "16-bit png": (Image.fromarray(WORDS), "PNG", {}, GREY),
+    "16-bit tiff": (Image.fromarray(WORDS), "TIFF", {}, GREY),
+    "16-bit, white is zero": (Image.fromarray(WORDS), "TIFF", {"tiffinfo": {262: 0}}, 255 - GREY),
+    "16-bit with a transparent value": (Image.fromarray(WORDS), "PNG", {"transparency": 0}, ON_WHITE),
+    "32-bit numbers of 16 bits": (Image.fromarray(WORDS.astype(np.int32)), "TIFF", {}, GREY),
+    "floats up to 1": (Image.fromarray((GREY / 255).astype(np.float32)), "TIFF", {}, GREY),
+    "floats up to 255": (Image.fromarray(GREY.astype(np.float32)), "TIFF", {}, GREY),
+    "black floats": (Image.fromarray(np.zeros((2, 3), np.float32)), "TIFF", {}, 0 * GREY),
+    "colour": (Image.fromarray(COLOUR), "PNG", {}, COLOUR),
+    "palette": (Image.fromarray(COLOUR).quantize(256), "PNG", {}, COLOUR),
+    "gif": (Image.fromarray(COLOUR).quantize(256), "GIF", {}, COLOUR),
+    "inks": (Image.fromarray(COLOUR).convert("CMYK"), "TIFF", {}, COLOUR),
+    "grey with alpha": (with_alpha(GREY, "LA"), "PNG", {}, ON_WHITE),
+    "grey with a transparent value": (Image.fromarray(GREY), "PNG", {"transparency": 0}, ON_WHITE),
+    "colour with alpha": (with_alpha(GREY, "RGBA"), "PNG", {}, np.stack([ON_WHITE] * 3, -1)),
+    "webp with alpha": (with_alpha(GREY, "RGBA"), "WEBP", {"lossless": True}, np.stack([ON_WHITE] * 3, -1)),
+    "palette with alpha": (Image.fromarray(GREY).convert("P"), "PNG", {"transparency": 0}, np.stack([ON_WHITE] * 3, -1)),
+    "turned png": (Image.fromarray(GREY), "PNG", {"exif": turned()}, np.rot90(GREY, -1)),
+    "turned tiff": (Image.fromarray(GREY), "TIFF", {"exif": turned()}, np.rot90(GREY, -1)),
+    "turned 16-bit png": (Image.fromarray(WORDS), "PNG", {"exif": turned()}, np.rot90(GREY, -1)),
+    "first frame": (
+        Image.fromarray(COLOUR).quantize(256),
+        "GIF",
+        {"save_all": True, "append_images": [Image.new("RGB", (3, 2))]},
+        COLOUR,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MODES)
+def test_every_mode_becomes_the_bytes_that_a_viewer_shows(tmp_path: Path, kind: str) -> None:
+    picture, form, options, expected = MODES[kind]
+    path = tmp_path / f"one.{form.lower()}"
+    picture.save(path, form, **options)
+    made = pictures.decoded([path])[0]
+    made = made[0] if len(made) == 1 else made.transpose(1, 2, 0)
+    assert made.dtype == np.uint8
+    assert made.tolist() == np.asarray(expected).tolist()
+    from elsewhere.images.data import read_pictures
+
+    grey = np.asarray(Image.fromarray(np.asarray(expected, np.uint8)).convert("L"))
+    assert read_pictures(path)[1][0].tolist() == grey.tolist()  # the readers of digits see the same
+
+
+@pytest.mark.parametrize(("most", "value"), [(65535, 65535), (1023, 1023), (65535, 200)])
+def test_a_pgm_says_what_its_white_is(tmp_path: Path, most: int, value: int) -> None:
+    words = np.array([0, value], ">u2").tobytes()
+    (tmp_path / "one.pgm").write_bytes(f"P5 2 1 {most}\n".encode() + words)
+    made = pictures.decoded([tmp_path / "one.pgm"])
+    assert made.ravel().tolist() == [0, round(255 * value / most)]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (np.array([[0.5, np.nan]], np.float32), "holds NaN or infinite values"),
+        (np.array([[-1.0, 0.5]], np.float32), "holds floats from -1 to 0.5; expected 0 to 1, or 0 to 255"),
+        (np.array([[0.0, 4095.0]], np.float32), "holds floats from 0 to 4095"),
+        (np.array([[0, 70000]], np.int32), "holds whole numbers from 0 to 70000; expected 0 to 65535"),
+        (np.array([[-5, 10]], np.int32), "holds whole numbers from -5 to 10"),
+        (np.array([[0, 255]], np.int32), "holds 32-bit whole numbers up to 255: is white 255 or 65535?"),
+    ],
+)
+def test_numbers_whose_white_is_unknown_are_refused(tmp_path: Path, values: np.ndarray, said: str) -> None:
+    Image.fromarray(values).save(tmp_path / "odd.tif")
+    with pytest.raises(UserError) as caught:
+        pictures.decoded([tmp_path / "odd.tif"])
+    assert said in str(caught.value)
+    assert str(tmp_path / "odd.tif") in str(caught.value)
+
+
+def test_floats_of_one_set_have_one_white(tmp_path: Path) -> None:
+    for name, top in (("a", 0.8), ("b", 200.0), ("dark", 0.0)):
+        Image.fromarray(np.array([[0.0, top]], np.float32)).save(tmp_path / f"{name}.tif")
+    a, b, dark = (tmp_path / f"{n}.tif" for n in ("a", "b", "dark"))
+    assert pictures.decoded([a, dark]).max() == 204
+    assert pictures.decoded([dark, b]).max() == 200
+    with pytest.raises(UserError, match=r"a\.tif holds floats up to 1 and .*b\.tif floats up to 255"):
+        pictures.decoded([a, b])
+
+
+def test_arrays_of_floats_become_bytes_by_their_range() -> None:
+    assert pictures.bytes_of(np.array([0.0, 1.0]), "x").tolist() == [0, 255]
+    assert pictures.bytes_of(np.array([0.0, 200.0]), "x").tolist() == [0, 200]
+    with pytest.raises(UserError, match="x holds pictures of int64"):
+        pictures.bytes_of(np.array([0, 1]), "x")

@@ -128,6 +128,84 @@ def test_a_table_of_links_that_names_unknown_nodes_is_refused() -> None:
         from_frames(nodes.assign(x=["p", "q"]), pd.DataFrame({"u": ["a"], "v": ["b"]}))
 
 
+NODES = "id,x,kind\n1,.1,p\n2,.2,q\n07,.3,p\nNA,.4,q\nb,.5,q\n"
+RING = [("1", "2"), ("2", "07"), ("07", "NA"), ("NA", "b"), ("b", "1")]
+
+
+def tables(folder: Path, nodes: str, links: str) -> tuple[str, str]:
+    (folder / "nodes.csv").write_text(nodes)
+    (folder / "links.csv").write_text(links)
+    return str(folder / "nodes.csv"), str(folder / "links.csv")
+
+
+def written(pairs: list[tuple[str, str]], header: str = "source,target") -> str:
+    return "\n".join([header, *(",".join(p) for p in pairs)]) + "\n"
+
+
+def test_no_link_is_lost_where_names_are_numbers_in_part(tmp_path: Path) -> None:
+    made = from_frames(*tables(tmp_path, NODES, written(RING)), predict="kind")
+    assert made.links.nnz == 10
+    assert made.degree.tolist() == [2] * 5
+    # the first 300,000 rows hold numbers alone: a parser that guesses by blocks would cut the column in two
+    many = written([("1", "2")] * 300_000 + RING)
+    assert from_frames(*tables(tmp_path, NODES, many), predict="kind").links.nnz == 10
+
+
+def test_one_number_is_one_node_however_it_is_written(tmp_path: Path) -> None:
+    nodes = "id,x,kind\n001,.1,p\n002,.2,q\n003,.3,p\n"
+    for pairs in ([("1", "2"), ("2", "3")], [("1.0", "2.0"), ("2", "003")]):
+        assert from_frames(*tables(tmp_path, nodes, written(pairs)), predict="kind").links.nnz == 4
+    long = "id,x,kind\n9007199254740992,.1,p\n9007199254740994,.2,q\n"
+    with pytest.raises(UserError, match="links name node '9007199254740993'"):
+        from_frames(*tables(tmp_path, long, written([("9007199254740993", "9007199254740994")])), predict="kind")
+    frame = pd.DataFrame({"id": [1, 2, 3], "x": [1.0, 2, 3], "kind": list("pqp")})
+    assert from_frames(frame, pd.DataFrame({"u": ["1", "2"], "v": [2.0, 3.0]}), predict="kind").links.nnz == 4
+
+
+@pytest.mark.parametrize(
+    ("nodes", "links", "said"),
+    [
+        (NODES, written([*RING, ("1", "7")]), "links name node '7'.*1 of 12 such ends.* column 'target', row 5"),
+        (NODES, written([("1", "zz"), ("zz", "3")]), "links name node 'zz'.*3 of 4 such ends.*called 1, 2, 07"),
+        (NODES, written([("1", "2"), ("2", "")]), "links name node ''"),
+        (NODES, written(RING[1:], "1,2"), "the first line of links.csv, 1,2, is a link: add a header"),
+        (NODES, written([("0", "1", "2")], ",source,target"), "first column of links.csv has no name"),
+        (NODES, "source,target\n1,2,9\n", "rows have more fields than the header, which has 2"),
+        (NODES + "1,.6,p\n", written(RING), "id column 'id' names 1 nodes twice"),
+        ("x,kind\n.1,p\n.2,q\n.3,p\n", written([("0", "1"), ("1", "b")]), "1 of 4 ends are none, first 'b'"),
+        ("x,kind\n.1,p\n.2,q\n.3,p\n", written([("1", "2")], "0,1"), "first line of links.csv, 0,1, is a link"),
+        ("n,x,kind\n1,.1,p\n2,.2,q\n3,.3,p\n", written([("1", "2")]), "row numbers, or values of column 'n'"),
+    ],
+)  # fmt: skip
+def test_links_that_would_be_lost_or_moved_are_refused(
+    tmp_path: Path, nodes: str, links: str, said: str
+) -> None:  # fmt: skip
+    with pytest.raises(UserError, match=said):
+        from_frames(*tables(tmp_path, nodes, links), predict="kind")
+
+
+def test_links_of_an_npz_are_whole(tmp_path: Path) -> None:
+    np.savez(tmp_path / "g.npz", x=np.eye(3), edge_index=np.array([[0.5], [1.0]]), y=np.array([0, 1, 0]))
+    with pytest.raises(UserError, match="links must be pairs of whole numbers"):
+        load_graph(tmp_path / "g.npz")
+
+
+def test_an_attribute_that_some_nodes_lack_is_refused() -> None:
+    networkx = pytest.importorskip("networkx")
+    drawn = networkx.path_graph(3)
+    drawn.nodes[1]["x"] = [1.0]
+    with pytest.raises(UserError, match="2 of 3 nodes have no attribute x, first 0"):
+        from_networkx(drawn)
+
+
+def test_a_reader_of_graphs_has_the_revision_of_its_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from elsewhere.graphs import reader
+
+    nodes, links = tables(tmp_path, NODES, written(RING))
+    monkeypatch.setattr(reader, "graph_file", replace(reader.graph_file, revision=7))
+    assert reader.read(nodes, edges=links, predict="kind").revision == 7
+
+
 def test_texts_and_nodes_of_two_lengths_are_refused(tmp_path: Path, graph: Graph) -> None:
     (tmp_path / "t.txt").write_text("one\ntwo\n")
     np.savez(tmp_path / "g.npz", edge_index=np.stack(graph.links.nonzero()), y=graph.labels)

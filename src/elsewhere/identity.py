@@ -52,9 +52,10 @@ def identity(thing: Any) -> Any:
 
     Dataclasses: class, revision and fields, recursively. Estimators: class and ``get_params``. Torch modules: classes
     and settings of their parts, and hash of weights. Data frames and arrays: their content. ``named`` things: the name.
+    A field that names a file or a folder (``Learner.files``) stands for its content.
 
     Raises:
-        UserError: the thing has no identity that survives a restart.
+        UserError: the thing has no identity that survives a restart, or a file it names is gone.
     """
     if thing is None or isinstance(thing, (str, bool, int)):
         return thing
@@ -73,8 +74,8 @@ def identity(thing: Any) -> Any:
     if hasattr(thing, "content_key") and not isinstance(thing, type):
         return {"content": thing.content_key()}
     if dataclasses.is_dataclass(thing):
-        fields = {f.name: identity(getattr(thing, f.name)) for f in dataclasses.fields(thing) if f.init}
-        return {"is": reference(type(thing)), "revision": getattr(type(thing), "revision", 1), **fields}
+        revision = getattr(type(thing), "revision", 1)
+        return {"is": reference(type(thing)), "revision": revision, **_fields(thing)}
     if hasattr(thing, "get_params"):
         return {"is": reference(type(thing)), **identity(thing.get_params(deep=False))}
     if hasattr(thing, "state_dict") and hasattr(thing, "named_modules"):
@@ -83,6 +84,30 @@ def identity(thing: Any) -> Any:
     if isinstance(thing, (np.ndarray, os.PathLike)) or hasattr(thing, "iloc"):
         return {"content": content_key(thing)}
     raise UserError(f"{_short(thing)} has no identity that survives a restart; pass named('a-name', …) instead")
+
+
+def _fields(thing: Any) -> dict[str, Any]:
+    names = [f.name for f in dataclasses.fields(thing) if f.init]
+    files = {k: _content_of(thing, k, path) for k, path in named_files(thing).items()}
+    return {k: files[k] if k in files else identity(getattr(thing, k)) for k in names}
+
+
+def named_files(thing: Any) -> Mapping[str, str | os.PathLike[str]]:
+    """Return field -> path for the fields of a dataclass that name a file or a folder.
+
+    Only the thing itself is asked, not what its fields hold; see ``Learner.files``.
+    """
+    if any(f.name == "files" for f in dataclasses.fields(thing)):
+        return {}  # a field of that name is an ordinary value
+    files = getattr(thing, "files", None)
+    return files if isinstance(files, Mapping) else {}
+
+
+def _content_of(thing: Any, field: str, path: str | os.PathLike[str]) -> dict[str, str]:
+    if not os.path.exists(path):
+        where = f"{field} of {type(thing).__name__}"
+        raise UserError(f"{where}: there is no file or folder {os.fspath(path)}")
+    return {"file": file_key(os.fspath(path))}
 
 
 def digest(value: Any) -> str:
@@ -162,11 +187,12 @@ def file_key(path: str) -> str:
         stat = place.stat()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    return _file_key(str(place), stat.st_mtime_ns, stat.st_size)
+    # the time of the last change of the inode tells copies that keep the time of their original
+    return _file_key(str(place.absolute()), stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size)
 
 
-@lru_cache(maxsize=4096)
-def _file_key(path: str, mtime: int, size: int) -> str:
+@lru_cache(maxsize=1 << 16)  # a folder of pictures is asked for once per task
+def _file_key(path: str, modified: int, changed: int, size: int) -> str:
     state = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):

@@ -22,7 +22,7 @@ class Learner(Generic[D, P]):
 
     The engine fits a copy and passes data without labels to ``predict``; attributes that ``fit`` makes end in ``_``.
     ``accepts``, ``sees_unlabelled`` and ``reads`` are properties of the instance: a learner that contains learners
-    derives them from those, others set a plain class attribute.
+    derives them from those, others set a plain class attribute. So is ``files``.
     """
 
     revision: ClassVar[int] = 1  # raise it when the method changes: older trials no longer count
@@ -45,6 +45,16 @@ class Learner(Generic[D, P]):
     def reads(self) -> tuple[str, ...]:
         """Columns of the data that it reads beside the inputs."""
         return ()
+
+    @property
+    def files(self) -> Mapping[str, str | os.PathLike[str]]:
+        """Fields that name a file or a folder as they are set now, field -> path.
+
+        Content, not path, tells one learner from another: another checkpoint in the same place is
+        another learner, the same one in another place is not. A missing file is refused while
+        planning.
+        """
+        return {}
 
     def refuses(self, source: Source[D]) -> str | None:
         """Return why it cannot train on a source of the type it accepts (too few domains, say), or None; asked while planning."""

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
@@ -177,8 +178,17 @@ class TaskFunction:
 
     def identity(self) -> Any:
         """Name, revision and options, with the content of files in the place of their paths."""
-        options = {k: {"file": file_key(str(v))} if k in self.files and v is not None else identity(v) for k, v in sorted(self.options.items())}
+        options = {k: {"file": file_key(str(self.path_of(k)))} if k in self.files and v is not None else identity(v) for k, v in sorted(self.options.items())}
         return {"task": self.name, "revision": self.revision, "options": options}
+
+    def path_of(self, option: str) -> Path:
+        """Return where an option's file lies: below what the first of ``files`` names, or not."""
+        path = Path(str(self.options[option]))
+        first = self.options.get(self.files[0])
+        if first is None or option == self.files[0]:
+            return path
+        inside = Path(str(first)) / path
+        return inside if inside.exists() else path
 
     @cached_property
     def key(self) -> str:

@@ -217,12 +217,33 @@ def _rows(edges: Any) -> list[Any]:
         import pandas as pd
 
         try:
-            edges = pd.read_csv(edges)
+            frame = pd.read_csv(edges, dtype=str, keep_default_na=False)
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read {edges}: {error}") from error
+        if not isinstance(frame.index, pd.RangeIndex):  # first fields became names of rows
+            header = ", ".join(frame.columns)
+            raise UserError(f"{edges}: rows have more fields than the header ({header})")
+        edges = frame
     if hasattr(edges, "iloc"):
         edges = edges.iloc[:, :3].itertuples(index=False)
-    return [tuple(row) for row in edges]
+    return [(_end(u), _end(v), *(_weight(w) for w in rest[:1])) for u, v, *rest in edges]
+
+
+def _end(value: Any) -> str:
+    """Return the name of a domain at the end of an edge: 7, 7.0 and "7" are one."""
+    if value is None or value != value or not str(value).strip():
+        raise UserError("an edge of the domain graph names no domain at one end")
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        return str(int(value))
+    return str(value).strip()
+
+
+def _weight(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        what = "the third column of an edge is its weight, a number"
+        raise UserError(f"{what}, not {value!r}") from error
 
 
 @dataclass(frozen=True)
@@ -234,6 +255,15 @@ class GraphSource(Source[Examples]):
     """
 
     graph: DomainGraph | None = None
+
+
+WORDS = ("chain", "complete")  # graphs of domains that need no file
+
+
+def edges_file(given: Any) -> dict[str, str]:
+    """Return ``{"graph": path}`` where a learner's field ``graph`` names a CSV of edges."""
+    told = isinstance(given, (str, os.PathLike)) and given not in WORDS
+    return {"graph": os.fspath(given)} if told else {}
 
 
 def graph_for(given: Any, source: Source[Examples], names: Sequence[str]) -> DomainGraph:
@@ -248,15 +278,29 @@ def graph_for(given: Any, source: Source[Examples], names: Sequence[str]) -> Dom
             raise UserError("there is no graph of the domains: say graph=chain, graph=complete or graph=EDGES.csv (two columns of domain names)")
     elif isinstance(given, DomainGraph):
         graph = given
-    elif given in ("chain", "complete"):
+    elif isinstance(given, str) and given in WORDS:
         graph = getattr(DomainGraph, given)(_in_order(names))
     else:
         told = _rows(given)
         every = dict.fromkeys([*_in_order(names), *(str(end) for row in told for end in row[:2])])
         graph = DomainGraph.from_edges(list(every), told)
+        _check_edges(graph, names)
     if absent := [n for n in names if n not in graph.at]:
         raise UserError(f"domains {', '.join(absent[:8])} of the data are not in the domain graph, whose domains are {', '.join(graph.names[:12])}{' …' if len(graph) > 12 else ''}")
     return graph
+
+
+def _check_edges(graph: DomainGraph, names: Sequence[str]) -> None:
+    """Refuse edges that name other domains while some of the data's have none: 1 and 01, say."""
+    strange = [n for n in graph.names if n not in set(names)]
+    alone = [n for n in names if not graph.adjacency[graph.at[n]].any()]
+    if strange and alone:
+        named = f"edges name {_shown(strange)}, which are no domains of the data"
+        raise UserError(f"{named}, and {_shown(alone)} have no edge: do the names agree?")
+
+
+def _shown(names: Sequence[str], count: int = 5) -> str:
+    return ", ".join(names[:count]) + (" …" if len(names) > count else "")
 
 
 def _in_order(names: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from elsewhere.adapt.domain_graph import DomainGraph, graph_for
+from elsewhere.adapt.domain_graph import DomainGraph, edges_file, graph_for
 from elsewhere.batching import as_tensor, batches, order, taker
 from elsewhere.data import Array, Examples, optional_column
 from elsewhere.errors import UserError
@@ -58,6 +58,10 @@ class DomainLearner(NetworkLearner):
 
     aligns = False  # whether unlabelled domains can be used
     pairs_rows = False  # whether the k-th examples of all domains stand at one place of the data
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        return edges_file(self.graph)
 
     @property
     def sees_unlabelled(self) -> bool:

@@ -55,7 +55,10 @@ def check(study: Study) -> None:
     """Refuse a learner that cannot train on a task's data or asks for what the task does not grant.
 
     Each task is made once for it, with the first seed; of many tasks of one name, the first ``CHECKED``.
+    A learner must have an identity, too: the files that it names must be there.
     """
+    for named in study.learners:
+        identity(named.learner)  # raises where a file that it names is missing
     seen: Counter[str] = Counter()
     for function in study.tasks:
         seen[function.name] += 1

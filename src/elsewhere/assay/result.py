@@ -345,7 +345,7 @@ class Result:
     def trial(self, key: str) -> Trial:
         """Return one trial by its key."""
         for t in self.plan():
-            if t.key == key:
+            if _key_if_there(t) == key:
                 return t
         raise UserError(f"trial {key} cannot be made again: its data or the code have changed since the study ran")
 
@@ -432,6 +432,14 @@ def _comparable(parts: list[list[Any]], metric: str) -> bool:
 
 def _first_level(table: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(c[0] for c in table.columns))
+
+
+def _key_if_there(trial: Trial) -> str | None:
+    """Return the key of a trial; None where a file that its task or learner names is gone."""
+    try:
+        return trial.key
+    except UserError:
+        return None
 
 
 def make_explainer(text: str, fields: Mapping[str, Any]) -> Explainer:

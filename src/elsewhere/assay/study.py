@@ -18,7 +18,7 @@ import msgspec
 from elsewhere import catalogue
 from elsewhere.assay.expectation import Expectation
 from elsewhere.errors import UserError, did_you_mean, one_line
-from elsewhere.identity import Named, identity, reference
+from elsewhere.identity import Named, identity, named_files, reference
 from elsewhere.learner import Learner
 from elsewhere.task import TaskFunction, resolve
 from elsewhere.wrapping import wrap
@@ -330,7 +330,7 @@ def to_json(study: Study) -> dict[str, Any]:
 
 def _task_json(task: TaskFunction) -> Any:
     try:
-        options = {k: str(Path(v).resolve()) if k in task.files and v is not None else v for k, v in task.options.items()}
+        options = {k: str(task.path_of(k).resolve()) if k in task.files and v is not None else v for k, v in task.options.items()}
         json.dumps(options)
     except (TypeError, ValueError):
         return {"here": task.label}
@@ -346,12 +346,20 @@ def _learner_json(thing: Any) -> Any:
     if thing is None or isinstance(thing, (str, int, float, bool)):
         return thing
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type) and not isinstance(thing, Named):
-        return {"class": reference(type(thing)), "fields": {f.name: _learner_json(getattr(thing, f.name)) for f in dataclasses.fields(thing) if f.init}}
+        return {"class": reference(type(thing)), "fields": _fields_json(thing)}
     if hasattr(thing, "get_params"):
         return {"class": reference(type(thing)), "fields": {k: _learner_json(v) for k, v in thing.get_params(deep=False).items()}}
     if isinstance(thing, Mapping):
         return {"mapping": {str(k): _learner_json(v) for k, v in thing.items()}}
     return {"here": one_line(identity(thing), 60)}
+
+
+def _fields_json(thing: Any) -> dict[str, Any]:
+    """Return the fields of a learner; a path is made absolute, as those of tasks are."""
+    names = [f.name for f in dataclasses.fields(thing) if f.init]
+    told = {name: _learner_json(getattr(thing, name)) for name in names}
+    paths = {k: os.fspath(v) for k, v in named_files(thing).items()}
+    return told | {k: str(Path(v).resolve()) for k, v in paths.items() if told.get(k) == v}
 
 
 def from_json(content: Mapping[str, Any]) -> Study:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def read(what: Any, intervention: str | None = None, features: Sequence[str] | N
     counts = np.bincount(made.source.train.environment)
     told = ", ".join(f"{n} {c:,}" for n, c in list(zip(made.source.train.names, counts, strict=True))[:12])
     summary = f"{len(made.source.train.features):,} columns; rows to train on: {told}\nasked: {', '.join(made.domain('combinations').load().column('id')[:12])}"
-    return TaskFunction(name, interventions.make, files=("path",), options={**where, **options}, learners=LEARNERS, summary=summary, reader="interventions")
+    return replace(interventions, name=name, options={**where, **options}, summary=summary)
 
 
 def source(what: Any, intervention: str | None = None, features: Sequence[str] | None = None, exclude: Sequence[str] = (), **others: Any) -> tuple[Source[Environments], dict[str, Any], str]:

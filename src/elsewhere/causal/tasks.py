@@ -21,7 +21,7 @@ from elsewhere.run import Run
 from elsewhere.task import Domain, Metric, Source, Task, task
 
 HELD = 4000
-TUNNEL_HELD = 0.1  # of the light tunnel's rows
+TUNNEL_HELD = 0.1  # of the light tunnel's rows in which nothing was done
 FINDINGS = ("causal-map",)
 LEARNERS = ("linear-interventional", "additive-interventions", "nearest-intervention", "no-change", "conditional-gaussian")
 
@@ -114,13 +114,14 @@ def _floor(data: Any) -> float:
     return m.linear_r2(data.inputs, data.latents)
 
 
-@task("light-tunnel", files=("path",), learners=("linear-interventional", "contrastive-interventional", "principal-components"), reader="interventions")
+@task("light-tunnel", revision=2, files=("path",), learners=("linear-interventional", "contrastive-interventional", "principal-components"), reader="interventions")
 def light_tunnel_task(seed: int = 0, path: str | None = None, images: bool = False) -> Task[Any]:
     """The light tunnel of the Causal Chamber project, five known variables, by its sensors or its pictures (data root, or path)."""
     data = light_tunnel(path or find("lt_crl_benchmark_v1", TUNNEL_GET), images)
-    held = Run(seed).rng("held out").random(len(data)) < TUNNEL_HELD
-    home = data.take(held & (np.asarray(data.environment) == 0))
-    return Task(Source(data.take(~held)), [Domain("held-out rows", home, "home")], [MCC], FINDINGS)
+    drawn = Run(seed).rng("held out").random(len(data)) < TUNNEL_HELD
+    held = drawn & (np.asarray(data.environment) == 0)  # rows with interventions all train
+    domains = [Domain("held-out rows", data.take(held), "home")]
+    return Task(Source(data.take(~held)), domains, [MCC], FINDINGS)
 
 
 # --- actions, views, transitions --------------------------------------------------------------------------------------

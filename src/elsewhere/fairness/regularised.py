@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Self
 
@@ -17,6 +17,7 @@ from elsewhere.data import Array, Examples, optional_column
 from elsewhere.errors import UserError
 from elsewhere.fairness.rates import CRITERIA, Criterion, binary_labels, codes_of, groups_of
 from elsewhere.nn.augmentation import Augment, augmented
+from elsewhere.nn.backbones import weights_file
 from elsewhere.nn.building import build
 from elsewhere.nn.learners import NetworkLearner, first_of, seeded
 from elsewhere.optimisers import adam
@@ -98,6 +99,10 @@ class GroupNetwork(NetworkLearner):
     batch: int = 512
     learning_rate: float = 1e-3
     schedule: Literal["constant", "cosine", "stepwise", "halving", "plateau"] = "constant"  # type: ignore[assignment]
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        return weights_file(self.weights)
 
     @property
     def outputs_wanted(self) -> int:

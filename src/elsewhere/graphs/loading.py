@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from elsewhere.data import Array
 from elsewhere.errors import UserError, did_you_mean
 from elsewhere.graphs.data import Graph
+from elsewhere.graphs.links import ends_of, read_table, read_text
 from elsewhere.graphs.sparse import symmetric
 
 
@@ -120,7 +121,7 @@ def load_graph(path: str | os.PathLike[str], texts: str | os.PathLike[str] | Non
                 masks[name] = held[key] if held[key].dtype == bool else np.isin(np.arange(n), held[key])
     plain = {"x_indptr", "x_indices", "x_shape", "x_data", "x", "edge_index", "y", "class_names"} | {f"{m}_{k}" for m in ("train", "validation", "test") for k in ("index", "mask")}
     columns = {k: v for k, v in held.items() if k not in plain and v.ndim == 1 and len(v) == n}
-    return graph_of(held["edge_index"].astype(np.int64), features, held.get("y"), texts=lines, classes=classes, columns=columns, masks=masks, nodes=n)
+    return graph_of(held["edge_index"], features, held.get("y"), texts=lines, classes=classes, columns=columns, masks=masks, nodes=n)
 
 
 def load_text_graph(texts: str | os.PathLike[str], links: str | os.PathLike[str]) -> Graph:
@@ -134,8 +135,7 @@ def load_text_graph(texts: str | os.PathLike[str], links: str | os.PathLike[str]
         if len(held) != len(lines):
             raise UserError(f"{len(lines):,} texts for {len(held):,} nodes")
         return replace(held, features=None, texts=lines)
-    frame = read_table(links)
-    return graph_of(frame.iloc[:, :2].to_numpy(), texts=lines, nodes=len(lines), what="texts")
+    return graph_of(ends_of(links, None), texts=lines, nodes=len(lines), what="texts")
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[str]:
@@ -188,7 +188,11 @@ def from_networkx(graph: Any, features: Any = None, labels: str | None = None) -
     names = list(graph.nodes)
     at = {name: k for k, name in enumerate(names)}
     pairs = np.array([(at[u], at[v]) for u, v in graph.edges()], np.int64).reshape(-1, 2)
-    if features is None and names and "x" in graph.nodes[names[0]]:
+    lacking = [v for v in names if "x" not in graph.nodes[v]]
+    if features is None and 0 < len(lacking) < len(names):
+        count = f"{len(lacking):,} of {len(names):,} nodes"
+        raise UserError(f"{count} have no attribute x, first {lacking[0]!r}")
+    if features is None and names and not lacking:
         features = np.stack([np.asarray(graph.nodes[v]["x"], np.float32) for v in names])
     told = None if labels is None else np.array([graph.nodes[v].get(labels) for v in names], object)
     return graph_of(pairs, features, told, columns={"id": np.array([str(v) for v in names])}, nodes=len(names))
@@ -217,26 +221,19 @@ def from_frames(
         exclude: these columns are not.
         unit: column of what is never split.
     """
-    frame, pairs = (read_table(t) if not hasattr(t, "iloc") else t for t in (nodes, links))
+    frame = nodes if hasattr(nodes, "iloc") else read_table(nodes)
     columns = [str(c) for c in frame.columns]
     name = id or next((c for c in ("id", "node") if c in columns), None)
     for asked in (predict, text, name, unit, *(features or ()), *exclude):
         if asked is not None and asked not in columns:
             raise UserError(f"column {asked!r} is not in the table of nodes{did_you_mean(asked, columns)}")
-    if pairs.shape[1] < 2:
-        raise UserError(f"the table of links has {pairs.shape[1]} columns; the first two name the nodes of a link")
-    ends = pairs.iloc[:, :2]
+    names = None
     if name is not None:
-        at = {v: k for k, v in enumerate(frame[name].tolist())}
-        if len(at) < len(frame):
-            raise UserError(f"id column {name!r} names {len(frame) - len(at):,} nodes twice")
-        absent = [v for column in ends for v in ends[column].tolist() if v not in at]
-        if absent:
-            raise UserError(f"links name node {absent[0]!r}, which column {name!r} of the nodes does not have ({len(absent):,} such ends)")
-        ends = np.stack([ends[column].map(at).to_numpy() for column in ends], 1) if len(ends) else np.empty((0, 2), np.int64)
-    else:
-        ends = ends.to_numpy()
+        names = (frame if frame is nodes else read_text(nodes))[name].tolist()
+    ends = ends_of(links, names, name)
     kept = [c for c in (features if features is not None else columns) if c not in {predict, text, name, unit, *exclude}]
+    if names is None:
+        _refuse_names(frame, kept, ends)
     told = {"id": frame[name].to_numpy()} if name is not None else {}
     if unit is not None:
         told["unit"] = frame[unit].to_numpy()
@@ -252,6 +249,18 @@ def from_frames(
     return graph_of(ends, encoded, labels, texts=texts, columns=told, nodes=len(frame))
 
 
+def _refuse_names(frame: Any, columns: Sequence[str], ends: Array) -> None:
+    """Refuse links taken for row numbers where a feature looks like the names that they hold."""
+    for column in columns if len(ends) else ():
+        values = frame[column]
+        if values.dtype.kind not in "iu" or not values.is_unique:
+            continue
+        if not np.array_equal(values, np.arange(len(values))) and np.isin(ends, values).all():
+            asked = f"are the ends of links row numbers, or values of column {column!r}"
+            way = f"say --id {column}, or leave the column out with --exclude {column}"
+            raise UserError(f"{asked}, which has one number per node? {way}")
+
+
 def numbers_of(frame: Any, columns: Sequence[str], where: str) -> Array:
     """Return columns of numbers as features [n, d]; a column of text is refused by name."""
     from elsewhere.encoding import as_numbers, is_category
@@ -261,16 +270,3 @@ def numbers_of(frame: Any, columns: Sequence[str], where: str) -> Array:
     if odd := [c for c in columns if is_category(frame[c])]:
         raise UserError(f"{where}: column {odd[0]!r} holds text; name it with --text, leave it out with --exclude, or encode it first")
     return np.stack([as_numbers(frame[c]) for c in columns], 1).astype(np.float32)
-
-
-def read_table(path: Any) -> Any:
-    """Return a CSV, TSV or Parquet file as a DataFrame."""
-    import pandas as pd
-
-    text = os.fspath(path)
-    try:
-        if text.endswith((".parquet", ".pq")):
-            return pd.read_parquet(path)
-        return pd.read_csv(path, sep="\t" if text.endswith((".tsv", ".tsv.gz")) else ",")
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error

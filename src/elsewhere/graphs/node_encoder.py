@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -66,6 +67,12 @@ class NodeEncoder(_Trained):
     @property
     def accepts(self) -> type:
         return Nodes
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        name = self.encoder.removeprefix("transformer:")
+        local = name != self.encoder and os.path.isdir(name)  # else a name on the hub
+        return {"encoder": name} if local else {}
 
     def refuses(self, source: Source[Nodes]) -> str | None:
         if isinstance(source.train, Nodes) and not source.train.graph.links.nnz:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 
 from elsewhere.errors import UserError
 from elsewhere.graphs.data import Graph, Nodes, nodes_without_links
-from elsewhere.graphs.loading import from_frames, from_networkx, from_pyg, load_graph, load_text_graph, numbers_of, read_lines, read_table
+from elsewhere.graphs.links import read_table
+from elsewhere.graphs.loading import from_frames, from_networkx, from_pyg, load_graph, load_text_graph, numbers_of, read_lines
 from elsewhere.graphs.tasks import LEARNERS, check_graph, isolated_nodes
 from elsewhere.task import Source, Task, TaskFunction, task
 
@@ -75,7 +77,8 @@ def read(
     graph = as_graph(what, predict)
     if graph is not None:
         check_graph(graph)
-        return TaskFunction("graph", graph_file.make, options={"graph": graph, **told}, learners=LEARNERS, summary=summary(graph), reader="graph")
+        options = {"graph": graph, **told}
+        return replace(graph_file, files=(), options=options, summary=summary(graph))
     files = {
         "path": os.fspath(what),
         "edges": edges,
@@ -91,7 +94,7 @@ def read(
     graph = _own(files["path"], edges, texts, predict, text, id, unit, features, tuple(exclude))
     check_graph(graph)
     name = Path(files["path"]).name.split(".")[0] or "graph"
-    return TaskFunction(name, graph_file.make, files=("path", "edges", "texts"), options={**kept, **told}, learners=LEARNERS, summary=summary(graph), reader="graph")
+    return replace(graph_file, name=name, options={**kept, **told}, summary=summary(graph))
 
 
 def as_graph(what: Any, predict: str | None = None) -> Graph | None:

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from elsewhere.data import Array, Examples
 from elsewhere.errors import UserError, did_you_mean, one_line
-from elsewhere.images.pictures import picture_files
+from elsewhere.images.pictures import picture_files, upright
 from elsewhere.images.shifts import translate
 
 CLASSES = tuple("0123456789")
@@ -196,6 +196,8 @@ def from_torchvision(name: str, root: str | os.PathLike[str], download: bool = F
     except (RuntimeError, OSError, TypeError) as error:
         raise UserError(f"torchvision's {name} cannot be read from {root}: {one_line(error)}") from error
     images = np.asarray(held.data)
+    if name == "EMNIST":  # its files hold columns first, and torchvision leaves them so
+        images = images.swapaxes(1, 2)
     if images.ndim == 4:  # colour: channels first or last
         images = images.mean(1 if images.shape[1] == 3 else 3).astype(np.uint8)
     labels = np.asarray(held.targets if hasattr(held, "targets") else held.labels)
@@ -217,8 +219,8 @@ def read_pictures(path: str | os.PathLike[str]) -> tuple[list[str], Array]:
     found = []
     for file in files:
         try:
-            with Image.open(file) as picture:
-                found.append(np.asarray(picture.convert("L")))
+            with file.open("rb") as handle, Image.open(handle) as picture:
+                found.append(np.asarray(upright(picture, str(file)).convert("L")))
         except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
             raise UserError(f"{file} cannot be read as a picture: {one_line(error, 80)}") from error
     return names, _stacked(found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from elsewhere.data import find
@@ -12,6 +13,7 @@ from elsewhere.errors import UserError
 from elsewhere.factors.task import CHOICES, factor_task
 from elsewhere.factors.world import FactorImages, World
 from elsewhere.images import worlds
+from elsewhere.images.pictures import touched
 from elsewhere.task import Task, TaskFunction, task
 
 LEARNERS = ("prior", "ridge-regression", "cnn", "beta-vae")
@@ -61,11 +63,18 @@ celebglow = _published("celebglow", "celebglow.npz", worlds.celebglow, "CelebGlo
 
 
 @lru_cache(maxsize=2)
-def _table(folder: str, table: str, kept: tuple[str, ...], categorical: tuple[str, ...], side: int | None) -> World:
+def _table(
+    folder: str,
+    table: str,
+    kept: tuple[str, ...],
+    categorical: tuple[str, ...],
+    side: int | None,
+    mark: Any,
+) -> World:
     return worlds.factor_table(folder, table, kept, categorical, side)
 
 
-@task("factor-table", choices=CHOICES, files=("folder",), learners=LEARNERS, reader="pictures")
+@task("factor-table", revision=2, choices=CHOICES, files=("folder", "table"), learners=LEARNERS, reader="pictures")
 def factor_table(
     seed: int = 0,
     split: str = "extrapolation",
@@ -82,4 +91,5 @@ def factor_table(
     if folder is None:
         raise UserError("factor-table needs folder=FOLDER, with a table of factors in it")
     named = [(v,) if isinstance(v, str) else tuple(v) for v in (kept, categorical)]
-    return factor_task(_table(folder, table, named[0], named[1], side), split, seed, fraction=fraction, train_images=train_images, full=full)
+    mark = (touched(folder), touched(Path(folder) / table))
+    return factor_task(_table(folder, table, named[0], named[1], side, mark), split, seed, fraction=fraction, train_images=train_images, full=full)

@@ -16,7 +16,7 @@ from elsewhere.data import Array, Examples, listed
 from elsewhere.errors import UserError, did_you_mean
 from elsewhere.images.attacks import adversarial
 from elsewhere.images.corruptions import SEVERITIES, checked, corrupt
-from elsewhere.images.pictures import ENDINGS, decoded, picture_files
+from elsewhere.images.pictures import ENDINGS, decoded, picture_files, touched
 from elsewhere.metrics import classification_metrics
 from elsewhere.run import Run
 from elsewhere.splitting import held_out
@@ -51,23 +51,71 @@ class Folder:
 def scan(path: str | os.PathLike[str], columns: str | None = None, levels: int = 1) -> Folder:
     """List ``<domain>/<class>/`` folders of pictures; ``columns`` is a CSV ``file, unit, group, …`` beside them.
 
-    With more ``levels`` a domain is so many folders deep and is called ``<view>/<year>``, say.
+    With more ``levels`` a domain is this many folders deep and is called ``<view>/<year>``, say.
+    Pictures beside the domains' folders, and what is hidden, do not count.
 
     Raises:
-        UserError: no picture lies two folders deep, or the table does not fit the files.
+        UserError: pictures lie at another depth, there is one class, or the table does not fit.
     """
     root = Path(path)
     if not root.is_dir():
         raise UserError(f"{path} is no folder")
     if levels < 1:
         raise UserError(f"levels must be at least 1, not {levels}")
-    found = sorted(p for p in root.glob("*/" * (levels + 1) + "*") if p.suffix.lower() in ENDINGS and not p.name.startswith("."))
-    if not found:
-        raise UserError(f"{path} holds no pictures as <domain>/<class>/<file> ({', '.join(ENDINGS)}); a folder with a table of factors needs --factors TABLE")
+    found = _at_depth(root, levels + 2)
     names = sorted({p.parent.name for p in found})
     code = {name: k for k, name in enumerate(names)}
     labels = np.array([code[p.parent.name] for p in found])
-    return Folder(tuple(found), labels, np.array([p.parent.parent.relative_to(root).as_posix() for p in found]), tuple(names), _columns(root, columns, found))
+    place = np.array([p.parent.parent.relative_to(root).as_posix() for p in found])
+    if len(names) == 1:
+        raise UserError(_one_class(root, names[0], sorted(set(place.tolist()))))
+    return Folder(tuple(found), labels, place, tuple(names), _columns(root, columns, found))
+
+
+def _one_class(root: Path, name: str, domains: Sequence[str]) -> str:
+    shown = ", ".join(domains[:5]) + (" …" if len(domains) > 5 else "")
+    found = f"{root} holds 1 class, {name!r}, in {len(domains)} domains ({shown})"
+    expected = f"at least 2 are needed, as {root.name}/<domain>/<class>/<file>"
+    return f"{found}; {expected}: are domains and classes exchanged, or is a folder missing?"
+
+
+def _at_depth(root: Path, depth: int) -> list[Path]:
+    """Return the pictures ``depth`` parts below a folder; others are refused, not lost."""
+    by: dict[int, list[Path]] = {}
+    for path in sorted(p for p in root.rglob("*") if p.suffix.lower() in ENDINGS):
+        parts = path.relative_to(root).parts
+        if not any(part.startswith(".") for part in parts):
+            by.setdefault(len(parts), []).append(path)
+    found = by.pop(depth, [])
+    if found:
+        by.pop(1, None)  # an overview beside the domains, say
+    if not found or by:
+        raise UserError(_wrong_depth(root, depth, len(found), by))
+    return found
+
+
+def _wrong_depth(root: Path, depth: int, count: int, others: Mapping[int, Sequence[Path]]) -> str:
+    """Say which pictures lie where, and where they are expected."""
+    domain = "<domain>" if depth == 3 else f"<domain, {depth - 2} folders deep>"
+    expected = f"{domain}/<class>/<file>"
+    if not others:
+        expected += f" ({', '.join(ENDINGS)})"
+    told = [_found_at(root, k, paths) for k, paths in sorted(others.items())]
+    if count:
+        found = f"{count:,} pictures as {expected}, and {'; '.join(told)}"
+        return f"{root} holds {found}: move those away"
+    deep = max(others, default=0)
+    hint = (
+        f"--levels {deep - 2} reads domains {deep - 2} folders deep"
+        if deep > depth
+        else "a folder with a table of factors needs --factors TABLE"
+    )  # fmt: skip
+    return f"{root} holds no pictures as {expected}{', but '.join(['', *told[:1]])}; {hint}"
+
+
+def _found_at(root: Path, depth: int, paths: Sequence[Path]) -> str:
+    form = f"{'<folder>/' * (depth - 1)}<file>"
+    return f"{len(paths):,} as {form}, first {paths[0].relative_to(root).as_posix()}"
 
 
 def _columns(root: Path, table: str | None, files: Sequence[Path]) -> dict[str, Array]:
@@ -88,12 +136,18 @@ def _columns(root: Path, table: str | None, files: Sequence[Path]) -> dict[str, 
 
 
 @lru_cache(maxsize=2)
-def _folder(path: str, side: int, columns: str | None, levels: int, mark: int) -> tuple[Folder, Any]:
+def _folder(
+    path: str,
+    side: int,
+    columns: str | None,
+    levels: int,
+    mark: Any,
+) -> tuple[Folder, Any]:
     found = scan(path, columns, levels)
     return found, decoded(found.paths, side)
 
 
-@task("image-folder", files=("path", "columns"), learners=LEARNERS, reader="pictures")
+@task("image-folder", revision=2, files=("path", "columns"), learners=LEARNERS, reader="pictures")
 def image_folder(
     seed: int = 0,
     path: str | None = None,
@@ -109,7 +163,9 @@ def image_folder(
     attacks: bool = False,
     levels: int = 1,
 ) -> Task[Examples]:
-    """A folder of pictures by domain and class: 80 % of each domain to train on, 10 % to stop by, 10 % to be judged on.
+    """A folder of pictures by domain and class, in turn left out or the source.
+
+    At home 80 % are trained on, 10 % stop and 10 % are judged; every other domain is judged whole.
 
     Args:
         seed: of the split.
@@ -121,14 +177,14 @@ def image_folder(
         columns: a CSV beside the folders, ``file, unit, group``: units are never on both sides of a split.
         corruptions: names of common corruptions, or "all": the pictures held out as home, corrupted, are stress domains.
         severities: of these.
-        home_share: of each domain that is judged, and again to stop by.
-        unlabelled: grant the other domains' training parts without labels.
+        home_share: of the domains at home that is held out to be judged, and again to stop by.
+        unlabelled: grant half of each other domain without labels; the other half is judged.
         attacks: also measure adversarial accuracy (long).
         levels: folders that name a domain: 2 for ``<view>/<year>/<class>``.
     """
     if path is None:
         raise UserError("image-folder needs path=FOLDER, with <domain>/<class>/<file> in it")
-    found, images = _folder(os.fspath(path), side, columns, levels, max(p.stat().st_mtime_ns for p in (Path(path), *Path(path).glob("*/" * levels + "*"))))
+    found, images = _folder(os.fspath(path), side, columns, levels, touched(path))
     kept = _kept_classes(found, classes)
     names = tuple(found.classes[k] for k in kept)
     rows = np.flatnonzero(np.isin(found.labels, kept))
@@ -161,25 +217,55 @@ def domains_task(
         raise UserError(f"the home share must lie between 0 and a half, not {home_share}")
     at_home = [d for d in everywhere if d != leave_out] if leave_out is not None else [source or everywhere[0]]
     bare = replace(whole, inputs=np.arange(len(whole)))  # splitting looks at no picture
-    parts = {name: _parts(bare, np.flatnonzero(place == name), home_share, run, name) for name in everywhere}
-    train, stop, test = (whole.take(np.concatenate([parts[d][k] for d in at_home])) for k in range(3))
+    inside = np.flatnonzero(np.isin(place, at_home))
+    parts = _home_parts(bare, inside, home_share, run, at_home)
+    train, stop, test = (whole.take(rows) for rows in parts)
     home = Domain("home" if len(at_home) > 1 else at_home[0], test, "home")
-    others = [d for d in everywhere if d not in at_home]
     stress = stress_domains(test, corruptions, severities, seed)
-    granted = {d: whole.take(parts[d][0]).unlabelled() for d in others} if unlabelled else {}
-    domains = [home, *stress, *(Domain(d, whole.take(parts[d][2])) for d in others)]
+    domains, granted = [home, *stress], {}
+    for name in (d for d in everywhere if d not in at_home):
+        rows = np.flatnonzero(place == name)
+        if unlabelled:
+            judged = _judged_half(bare, rows, run, name)
+            granted[name], rows = whole.take(rows[~judged]).unlabelled(), rows[judged]
+        domains.append(Domain(name, whole.take(rows)))
     metrics = classification_metrics("group" in whole.columns, len(whole.classes or ()))
     return Task(Source(train, stop, granted), domains, [*metrics, *([adversarial()] if attacks else [])], FINDINGS)
 
 
-def _parts(whole: Examples, rows: Array, share: float, run: Run, name: str) -> tuple[Array, Array, Array]:
-    """Return the rows of one domain to train on, to stop by and to judge by, stratified by class; units stay whole."""
-    test = held_out(whole.take(rows), share, run.rng(f"split {name}"))
+def _home_parts(
+    whole: Examples,
+    rows: Array,
+    share: float,
+    run: Run,
+    names: Sequence[str],
+) -> tuple[Array, Array, Array]:
+    """Return the rows at home to train on, to stop by and to judge by.
+
+    Stratified by domain and class. The domains at home are split together, so that a unit that
+    several of them share stays whole.
+    """
+    test = held_out(whole.take(rows), share, run.rng("split"))
     rest = rows[~test]
-    stop = held_out(whole.take(rest), share / (1 - share), run.rng(f"validation split {name}"))
+    stop = held_out(whole.take(rest), share / (1 - share), run.rng("validation split"))
+    where = ", ".join(names)
     if not test.any() or not stop.any() or stop.all():
-        raise UserError(f"{name} has {len(rows)} pictures, too few to hold out {share:.0%} of them")
+        few = f"{where} has {len(rows)} pictures"
+        raise UserError(f"{few}, too few to hold out {share:.0%} of them")
+    known = np.unique(np.asarray(whole.labels)[rest[~stop]])
+    if len(known) < 2:
+        only = (whole.classes or ("",))[int(known[0])]
+        raise UserError(f"{where} has 1 class to train on, {only!r}; at least 2 are needed")
     return rest[~stop], rest[stop], rows[test]
+
+
+def _judged_half(whole: Examples, rows: Array, run: Run, name: str) -> Array:
+    """Return a mask of the half of a domain that is judged; the other is granted without labels."""
+    judged = held_out(whole.take(rows), 0.5, run.rng(f"unlabelled {name}"))
+    if not judged.any() or judged.all():
+        few = f"{name} has {len(rows)} pictures"
+        raise UserError(f"{few}, too few to grant one half and judge the other")
+    return judged
 
 
 def stress_domains(home: Examples, corruptions: str | Sequence[str], severities: int | Sequence[int], seed: int) -> list[Domain[Examples]]:
@@ -266,7 +352,7 @@ def read(
     name = Path(path).resolve().name or "pictures"
     counts = ", ".join(f"{d} {int((found.place == d).sum()):,}" for d in found.domains[:12])
     summary = f"{len(found.paths):,} pictures of {len(found.classes)} classes: {', '.join(found.classes[:8])}{' …' if len(found.classes) > 8 else ''}\ndomains: {counts}"
-    return TaskFunction(name, image_folder.make, choices, files=("path", "columns"), options=told, learners=LEARNERS, summary=summary, reader="pictures")
+    return replace(image_folder, name=name, choices=choices, options=told, summary=summary)
 
 
 def _whole(text: str) -> int:
@@ -285,7 +371,7 @@ def _factor_reader(path: str, factors: str, side: int, split: Sequence[str], kep
             raise UserError(f"no split {kind!r}{did_you_mean(kind, SPLITS)}")
     told = {"folder": os.fspath(path), "table": factors, "side": side, "kept": listed(kept, ()), "categorical": listed(categorical, ())}
     made = factor_tasks.factor_table.bind(**{k: v for k, v in told.items() if v})
-    return TaskFunction(**{**vars(made), "name": Path(path).resolve().name, "choices": {"split": kinds}, "shown": ()})
+    return replace(made, name=Path(path).resolve().name, choices={"split": kinds}, shown=())
 
 
 def new_pictures(path: str | os.PathLike[str], about: Mapping[str, Any]) -> Examples:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -10,6 +11,7 @@ from torch import nn
 from elsewhere.data import Examples
 from elsewhere.errors import UserError
 from elsewhere.nn.augmentation import Augment, augmented
+from elsewhere.nn.backbones import weights_file
 from elsewhere.nn.building import build
 from elsewhere.nn.learners import NetworkLearner
 from elsewhere.run import Run
@@ -113,6 +115,10 @@ class FineTune(NetworkLearner):
     augment: Augment = "none"
     steps: int = 500
     learning_rate: float = 5e-4
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        return weights_file(self.weights)
 
     def network(self, data: Examples) -> nn.Module:
         options: dict[str, Any] = {k: v for k, v in (("weights", self.weights), ("side", self.side)) if v is not None}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ def celeba(seed: int = 0, predict: str = "Smiling", group: str = "Male", path: s
     Args:
         path: the folder with ``list_attr_celeba.txt``, ``list_eval_partition.txt`` and ``img_align_celeba/``.
         count: so many of each part, drawn with the seed; None: all.
-        domain: an attribute: trained where it is present, elsewhere it is absent.
+        domain: an attribute: trained where it is present, elsewhere it is absent. Both are judged
+            on the official test part: a person of it is in no other part.
     """
     place = Path(path or find("celeba", "CelebA is for non-commercial research: get it from its authors' page and put its files into that folder"))
     frame = read_celeba(place)
@@ -43,9 +44,10 @@ def celeba(seed: int = 0, predict: str = "Smiling", group: str = "Male", path: s
         drawn = rows if count is None or len(rows) <= count else rows.iloc[np.sort(Run(seed).rng(purpose).permutation(len(rows))[:count])]
         if not len(drawn):
             raise UserError(f"CelebA in {place} has no picture of {name}")
-        return _faces(
-            [place / "img_align_celeba" / f for f in drawn["file"]], (drawn[predict] == 1).to_numpy(int), np.where(drawn[group] == 1, group, f"not {group}"), side, (f"not {predict}", predict), name
-        )
+        labels = (drawn[predict] == 1).to_numpy(int)
+        who = np.where(drawn[group] == 1, group, f"not {group}")
+        pictures, names = place / "img_align_celeba", (f"not {predict}", predict)
+        return _faces(pictures, drawn["file"], labels, who, side, names, name)
 
     train, validation = (part(frame[(frame["part"] == k) & inside], "home", f"part {k}") for k in (0, 1))
     domains = [Domain("home", part(frame[(frame["part"] == 2) & inside], "home", "test"), "home")]
@@ -81,14 +83,14 @@ def _celeba(folder: str) -> pd.DataFrame:
     return joined
 
 
-@task("fairface", files=(), learners=LEARNERS)
+@task("fairface", revision=2, files=(), learners=LEARNERS)
 def fairface(seed: int = 0, below: int = 30, group: str = "gender", path: str | None = None, side: int = 64, count: int | None = 5000, domain: str | None = None) -> Task[Examples]:
     """Is a face of FairFace (Kärkkäinen & Joo 2021) younger than ``below``? The published training part is split 70 : 30, the published validation part is for validation.
 
     Args:
         path: the folder with ``fairface_label_train.csv``, ``fairface_label_val.csv`` and the pictures that they name.
         group: "gender", or "race" (White against all others).
-        domain: a race that is left out of training and judged elsewhere.
+        domain: a race that is left out of training; all its pictures of both parts are judged.
     """
     place = Path(path or find("fairface", "get FairFace from its authors and put its two CSV files and pictures into that folder"))
     train, validation = (_fairface(place, name) for name in ("fairface_label_train.csv", "fairface_label_val.csv"))
@@ -103,14 +105,16 @@ def fairface(seed: int = 0, below: int = 30, group: str = "gender", path: str | 
         drawn = rows if count is None or len(rows) <= count else rows.iloc[np.sort(Run(seed).rng(purpose).permutation(len(rows))[:count])]
         who = drawn["gender"].to_numpy(str) if group == "gender" else np.where(drawn["race"] == "White", "White", "other")
         labels = (drawn["age"].map(AGES).to_numpy() < below).astype(int)
-        return _faces([place / f for f in drawn["file"]], labels, who, side, (f"{below} or older", f"younger than {below}"), name)
+        classes = f"{below} or older", f"younger than {below}"
+        return _faces(place, drawn["file"], labels, who, side, classes, name)
 
     mine = train if domain is None else train[train["race"] != domain]
     stand_in = Examples(np.zeros((len(mine), 1)), (mine["age"].map(AGES).to_numpy() < below).astype(int), {"domain": mine[group].to_numpy(str)}, ("a", "b"))
     test = held_out(stand_in, 0.3, Run(seed).rng("split"))
     domains = [Domain("home", part(mine[test], "home", "home"), "home")]
     if domain is not None:
-        domains.append(Domain(domain, part(train[train["race"] == domain], domain, "there")))
+        every = pd.concat([train, validation], ignore_index=True)  # that race trains nowhere
+        domains.append(Domain(domain, part(every[every["race"] == domain], domain, "there")))
     kept = validation if domain is None else validation[validation["race"] != domain]
     return Task(Source(part(mine[~test], "home", "train"), part(kept, "home", "validation")), domains, classification_metrics(True, 2))
 
@@ -126,6 +130,19 @@ def _fairface(place: Path, name: str) -> pd.DataFrame:
     return frame
 
 
-def _faces(paths: Sequence[Path], labels: Array, group: Any, side: int, classes: tuple[str, str], domain: str) -> Examples:
-    columns = {"group": np.asarray(group), "domain": np.full(len(labels), domain), "id": np.array([p.name for p in paths])}
-    return Examples(decoded(paths, side), labels, columns, classes)
+def _faces(
+    place: Path,
+    files: Iterable[str],
+    labels: Array,
+    group: Any,
+    side: int,
+    classes: tuple[str, str],
+    domain: str,
+) -> Examples:
+    listed = [str(f) for f in files]
+    columns = {
+        "group": np.asarray(group),
+        "domain": np.full(len(labels), domain),
+        "id": np.array(listed),  # with its folder: two parts may use one name
+    }
+    return Examples(decoded([place / f for f in listed], side), labels, columns, classes)

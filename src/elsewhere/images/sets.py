@@ -50,6 +50,8 @@ def torchvision_set(name: str, folder: str | os.PathLike[str], side: int | None 
         images, labels = _first_channels(np.asarray(array)), np.asarray(held.targets if hasattr(held, "targets") else held.labels)
     else:
         images, labels = _drawn_one_by_one(held, side)
+    if name == "EMNIST":  # its files hold columns first, and torchvision leaves them so
+        images = np.ascontiguousarray(images.swapaxes(2, 3))
     labels = labels[:, 0] if labels.ndim == 2 else labels
     names = getattr(held, "classes", None) or [str(k) for k in range(int(labels.max()) + 1)]
     return Examples(images, labels.astype(np.int64), {"id": np.arange(len(labels))}, tuple(map(str, names)))
@@ -80,7 +82,7 @@ def parquet_set(path: str | os.PathLike[str], image: str = "img", label: str = "
 
     def one(content: bytes) -> Array:
         with Image.open(io.BytesIO(content)) as picture:
-            return as_array(picture, side)
+            return as_array(picture, side, f"a picture of {path}")
 
     try:
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -103,7 +105,7 @@ def _parquet(path: str, side: int | None) -> Examples:
     return parquet_set(path, classes=CIFAR10, side=side)
 
 
-@task("torchvision", files=("path",), learners=("prior", "linear-probe:backbone=random-conv", "cnn"), reader="pictures")
+@task("torchvision", revision=2, files=("path",), learners=("prior", "linear-probe:backbone=random-conv", "cnn"), reader="pictures")
 def torchvision(
     seed: int = 0,
     name: str = "CIFAR10",
@@ -135,7 +137,7 @@ def cifar10_small(
     return _corrupted(_parquet(str(place / "train.parquet"), None), _parquet(str(place / "test.parquet"), None), seed, corruptions, severities, train_images, test_images, attacks)
 
 
-@task("wilds", files=("path",), learners=("prior", "linear-probe:backbone=torchvision:resnet18", "fine-tune"), reader="pictures")
+@task("wilds", revision=2, files=("path",), learners=("prior", "linear-probe:backbone=torchvision:resnet18", "fine-tune"), reader="pictures")
 def wilds(seed: int = 0, name: str = "camelyon17", path: str | None = None, side: int = 96) -> Task[Examples]:
     """A set of WILDS by its own package, with its official splits: trained in its places, judged at home and in its test places.
 
@@ -183,11 +185,20 @@ def _corrupted(
     train: Examples, test: Examples, seed: int, corruptions: str | Sequence[str], severities: int | Sequence[int], train_images: int | None, test_images: int, attacks: bool
 ) -> Task[Examples]:
     run = Run(seed)
+    notes = _drawn_notes(train, train_images, "trained on")
+    notes += _drawn_notes(test, test_images, "judged")
     train, test = _drawn(train, train_images, run, "train"), _drawn(test, test_images, run, "test")
     stop = held_out(train, 0.1, run.rng("validation split"))
     metrics = [*classification_metrics(classes=len(train.classes or ())), *([adversarial()] if attacks else [])]
     source = Source(train.take(np.flatnonzero(~stop)), train.take(np.flatnonzero(stop)))
-    return Task(source, [Domain("home", test, "home"), *stress_domains(test, corruptions, severities, seed)], metrics, ("shift-decomposition",))
+    return Task(source, [Domain("home", test, "home"), *stress_domains(test, corruptions, severities, seed)], metrics, ("shift-decomposition",), notes)
+
+
+def _drawn_notes(data: Examples, count: int | None, what: str) -> list[str]:
+    if count is None or count >= len(data):
+        return []
+    option = "train_images" if what == "trained on" else "test_images"
+    return [f"{count:,} of {len(data):,} pictures are {what} ({option}), drawn by the seed."]
 
 
 def _drawn(data: Examples, count: int | None, run: Run, part: str) -> Examples:

@@ -22,7 +22,7 @@ from elsewhere.factors.world import FactorImages, World
 from elsewhere.identity import digest
 from elsewhere.images import rooms as room
 from elsewhere.images import sprites as sprite
-from elsewhere.images.pictures import decoded
+from elsewhere.images.pictures import bytes_of, decoded, stamp
 
 # --- drawn ----------------------------------------------------------------------------------------------------------
 
@@ -115,6 +115,8 @@ def _channels_last(name: str, path: str | os.PathLike[str], key: str | None, fac
     images = _mapped(path, key)
     images = images.reshape(-1, *images.shape[-3:])
     _of_shape(path, images, (factors.count, *images.shape[1:3], 3))
+    if images.dtype != np.uint8:
+        raise UserError(f"{path} holds images of {images.dtype}; expected bytes (uint8)")
     shape = (3, int(images.shape[1]), int(images.shape[2]))
     return World(name, factors, shape, lambda rows: np.ascontiguousarray(images[rows].transpose(0, 3, 1, 2)), fraction, composition_share=share)
 
@@ -137,7 +139,7 @@ def published_split(folder: str | os.PathLike[str], name: str, variant: str, par
         raise UserError(f"{files[1]} has labels of shape {list(labels.shape)} for {len(images)} images; expected [{len(images)}, {len(known[name])}]")
     values = labels.astype(np.int64)
     known[name].rows(values)  # labels that exceed the grid are told
-    images = images if images.dtype == np.uint8 else np.round(255 * np.clip(images, 0, 1)).astype(np.uint8)
+    images = bytes_of(images, str(files[0]))
     return FactorImages(images, known[name].targets(values), {"id": np.arange(len(images))}, None, values, known[name])
 
 
@@ -223,7 +225,7 @@ def factor_table(folder: str | os.PathLike[str], table: str | os.PathLike[str] =
     twice = len(labels) - len(np.unique(labels, axis=0))
     images = decoded(paths, side)
     notes = [f"{twice} rows of {place.name} repeat the factors of another."] if twice else []
-    return World(f"table-{_mark(place)}-{side}", factors, images.shape[1:], lambda rows: np.asarray(images[rows]), 0.2, labels, notes=tuple(notes))
+    return World(f"table-{_mark(place)}-{stamp(paths, side)}", factors, images.shape[1:], lambda rows: np.asarray(images[rows]), 0.2, labels, notes=tuple(notes))
 
 
 def _read_table(place: Path) -> tuple[list[str], list[str], list[list[str]]]:

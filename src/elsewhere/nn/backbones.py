@@ -18,6 +18,11 @@ IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HEADS = ("fc", "classifier", "heads", "head")
 
 
+def weights_file(weights: str | None) -> dict[str, str]:
+    """Return ``{"weights": path}`` where a learner's field ``weights`` names a file or a folder."""
+    return {} if weights in (None, "default") else {"weights": str(weights)}
+
+
 class Backbone(nn.Module):
     """A published network without its head: pictures [n, 1 or 3, h, w] in 0..1 -> features [n, width].
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -13,12 +14,21 @@ from torch import Tensor, nn
 from elsewhere.batching import in_batches
 from elsewhere.data import Array, Examples
 from elsewhere.errors import UserError
-from elsewhere.identity import content_key, file_key
+from elsewhere.identity import content_key
+from elsewhere.nn.backbones import weights_file
 from elsewhere.nn.building import build
 from elsewhere.nn.layers import UpTo
 from elsewhere.nn.learners import NetworkLearner, first_of
 from elsewhere.run import Run
 from elsewhere.task import Source
+
+_STATE_KEYS: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()  # frozen networks, hashed once
+
+
+def _state_key(network: nn.Module) -> str:
+    if network not in _STATE_KEYS:
+        _STATE_KEYS[network] = content_key(dict(network.state_dict()))
+    return _STATE_KEYS[network]
 
 
 def halved(features: Array) -> Array:
@@ -60,6 +70,10 @@ class LinearProbe(NetworkLearner):
     components: int | None = None
     steps: int = 500
     learning_rate: float = 1e-2
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        return weights_file(self.weights)
 
     @property
     def preparation(self) -> tuple[Any, ...]:
@@ -116,7 +130,8 @@ class LinearProbe(NetworkLearner):
 
     @property
     def _weights_key(self) -> str:
-        return file_key(self.weights) if self.weights not in (None, "default") else str(self.weights)
+        """A key of the backbone's weights; a loaded model may have outlived their file."""
+        return _state_key(self.backbone_) if self.files else str(self.weights)
 
     def _backbone(self, inputs: Any) -> Any:
         if hasattr(inputs, "iloc"):

@@ -73,7 +73,7 @@ def read(
     name = "table" if "frame" in where else re.sub(r"[^\w.-]+", "-", Path(str(path)).name.split(".")[0]) or "table"
     default = {"home_share": 0.25, "unlabelled": False, "exclude": [], "carried": []}
     told = {**where, **{k: v for k, v in options.items() if v is not None and default.get(k, ...) != v}}
-    base = TaskFunction(name, table.make, files=("path",), options=told, learners=_default_learners(ready), summary=_summary(ready, places))
+    base = TaskFunction(name, table.make, revision=table.revision, files=("path",), options=told, learners=_default_learners(ready), summary=_summary(ready, places))
     choice, values = _choices(places, source, protocol, period, cut)
     function = TaskFunction(**{**vars(base), "choices": {choice: values}})
     if choice == "leave_out" and len(values) > MOST_LEFT_OUT and protocol is None:
