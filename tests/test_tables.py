@@ -13,11 +13,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 
 import elsewhere as ew
+from elsewhere.assay.judge import judge
+from elsewhere.assay.study import learners_of
 from elsewhere.encoding import Encoder
-from elsewhere.tables.data import Roles, infer_kind, prepare, read_table
+from elsewhere.run import Run
+from elsewhere.tables.order import canonical_order
+from elsewhere.tables.data import Roles, infer_kind, prepare
 from elsewhere.tables.periods import as_periods
 from elsewhere.tables.reader import read
-from elsewhere.tables.tasks import held_out, penguins, read_heart
+from elsewhere.tables.reading import read_table
+from elsewhere.tables.tasks import held_out, penguins, read_heart, table
 
 
 def test_types_are_inferred_and_odd_columns_said() -> None:
@@ -62,7 +67,8 @@ def test_a_comparison_is_a_label_and_its_column_no_feature(people: Path) -> None
     assert task.source.train.classes == ("no", "yes")
     assert "hours" not in task.source.train.inputs
     there = task.domain("TX").load()
-    assert (there.labels == (frame[frame.state == "TX"].hours > 30)).all()
+    assert (there.labels == (frame.hours[there.column("id")] > 30)).all()
+    assert sorted(there.column("id")) == np.flatnonzero(frame.state == "TX").tolist()
 
 
 def test_rows_without_label_or_domain_are_dropped_counted_and_named(people: Path) -> None:
@@ -349,3 +355,163 @@ def test_fitting_standardises_by_the_source_alone() -> None:
     encoder = Encoder().fit(frame)
     assert encoder.transform(frame)[:, 0] == pytest.approx((np.array([0, 2, 4]) - 2) / np.std([0, 2, 4]))
     assert encoder.transform(pd.DataFrame({"x": [2.0]}))[0, 0] == 0
+
+
+# --- names, orders and duplicates change no score ---
+
+RESERVED = (
+    *("weight", "unit", "group", "id", "domain", "label", "home", "value", "trial", "metric"),
+    *("row", "prediction", "confidence", "accuracy", "role", "column:weight", "task", "learner"),
+)
+ROLE_COLUMNS = ("x1", "x2", "kind", "place", "y", "w", "who", "sex", "risk", "used")
+LEARNERS = (
+    *("prior", "logistic-regression", "nearest-neighbours"),
+    *("random-forest:trees=5", "boosting:rounds=5"),
+)
+
+
+def crowd(n: int = 160) -> pd.DataFrame:
+    """A table with every role: people of two places, several rows each, weights, a group, a model's risk."""
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=(n, 2)).round(4)
+    return pd.DataFrame(
+        {
+            "x1": x[:, 0],
+            "x2": np.where(rng.random(n) < 0.1, np.nan, x[:, 1]),
+            "kind": rng.choice(["a", "b", "c"], n),
+            "place": rng.choice(["here", "there", "far"], n, p=[0.5, 0.25, 0.25]),
+            "y": np.where(x[:, 0] + rng.normal(size=n) > 0, "yes", "no"),
+            "w": rng.uniform(0.5, 2, n).round(3),
+            "who": [f"p{k}" for k in rng.integers(0, n // 2, n)],
+            "sex": rng.choice(["f", "m"], n),
+            "risk": rng.uniform(0, 1, n).round(4),
+            "used": rng.random(n) < 0.2,
+        }
+    )
+
+
+def crowd_task(frame: pd.DataFrame, names: dict[str, str] | None = None, **options: object) -> ew.Task:
+    called = {c: c for c in ROLE_COLUMNS} | (names or {})
+    function = read(
+        frame,
+        predict=called["y"],
+        domain=called["place"],
+        weight=called["w"],
+        unit=called["who"],
+        group=called["sex"],
+        carried=[called["risk"], called["used"]],
+        trained_on=called["used"],
+        **{"source": ["here"], **options},
+    )
+    return next(function.expand())(0)
+
+
+def crowd_scores(
+    frame: pd.DataFrame, names: dict[str, str] | None = None, learners: tuple[str, ...] = LEARNERS
+) -> pd.DataFrame:
+    """Return domain, role, metric, value of each learner, for a table whose columns have other names."""
+    risk, used = ((names or {}).get(c, c) for c in ("risk", "used"))
+    task = crowd_task(frame, names)
+    parts = []
+    for named in learners_of([f"given:column={risk},trained_on={used}", *learners]):
+        scores = judge(task, named.learner.fit(task.source), Run())["scores"].to_pandas()
+        parts.append(scores.assign(learner=named.name))
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def crowd_expected() -> pd.DataFrame:
+    return crowd_scores(crowd())
+
+
+@pytest.mark.parametrize("turn", range(len(RESERVED)))
+def test_reserved_words_as_names_of_columns_change_no_score(
+    turn: int, crowd_expected: pd.DataFrame
+) -> None:
+    """Over all turns every column is called every reserved word, whatever the others are called."""
+    names = dict(zip(ROLE_COLUMNS, np.roll(RESERVED, turn).tolist(), strict=False))
+    found = crowd_scores(crowd().rename(columns=names), names)
+    pd.testing.assert_frame_equal(found, crowd_expected)
+
+
+def test_names_may_be_exchanged() -> None:
+    """The group is called weight, the weights unit, the unit group, the prediction domain."""
+    names = {"sex": "weight", "w": "unit", "who": "group", "risk": "domain", "place": "risk", "used": "id"}
+    frame = crowd()
+    found = crowd_scores(frame.rename(columns=names), names)
+    pd.testing.assert_frame_equal(found, crowd_scores(frame))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_order_of_rows_changes_no_score_of_any_learner(
+    seed: int, crowd_expected: pd.DataFrame
+) -> None:
+    turned = crowd().sample(frac=1, random_state=seed)
+    pd.testing.assert_frame_equal(crowd_scores(turned), crowd_expected)
+
+
+def split_of(frame: pd.DataFrame, names: dict[str, str] | None = None, **options: object) -> list[object]:
+    """Return which rows (by the index of ``frame``) train and are judged where, and their labels."""
+    task = crowd_task(frame, names, **options)
+    parts = [("train", task.source.train), *((d.name, d.load()) for d in task.domains)]
+    return [(name, frame.index[x.column("id")].tolist(), x.labels.tolist()) for name, x in parts]
+
+
+@given(st.integers(0, 10_000), st.permutations(ROLE_COLUMNS))
+@settings(max_examples=15, deadline=None)
+def test_orders_names_and_duplicates_change_neither_split_nor_labels(seed: int, order: list[str]) -> None:
+    frame = crowd()
+    turned = frame.sample(frac=1, random_state=seed)[order]
+    turned.insert(seed % 10, "again", turned[order[seed % 10]])
+    names = dict(zip(ROLE_COLUMNS, np.roll(RESERVED, seed), strict=False))
+    found = split_of(turned.rename(columns=names), names, exclude=["again"])
+    assert found == split_of(frame)
+
+
+def test_the_order_of_columns_changes_no_score_of_learners_that_draw_nothing() -> None:
+    frame = crowd()
+    learners = ("prior", "logistic-regression", "nearest-neighbours", "boosting:rounds=20")
+    turned = frame[list(reversed(ROLE_COLUMNS))]
+    expected, found = (crowd_scores(f, learners=learners) for f in (frame, turned))
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_duplicate_column_changes_no_score_of_learners_that_weigh_no_features() -> None:
+    frame, learners = crowd(), ("prior", "boosting:rounds=20")
+    doubled = frame.assign(again=frame.x1)
+    found, expected = (crowd_scores(f, learners=learners) for f in (doubled, frame))
+    pd.testing.assert_frame_equal(found, expected)
+
+
+def test_choosing_features_does_not_change_the_split() -> None:
+    assert split_of(crowd(), features=["x1"]) == split_of(crowd()) == split_of(crowd(), exclude=["x1"])
+
+
+def test_with_an_id_the_split_does_not_change_when_columns_come_or_cells_are_mended() -> None:
+    frame = crowd().assign(key=[f"k{k}" for k in range(160)])
+    mended = frame.assign(new=range(160), x1=frame.x1 + 1)
+    rows = [[sorted(x.column("id")) for x in (t.source.train, t.domains[0].load())]
+            for t in (crowd_task(f, id="key") for f in (frame, mended))]  # fmt: skip
+    assert rows[0] == rows[1]
+
+
+def test_rows_that_differ_only_in_exchanged_dummies_keep_their_places() -> None:
+    """Columns with the same values in another order: the keys of their rows tell them apart."""
+    frame = pd.DataFrame({"f": [1, 0, 1, 0, 1, 0], "m": [0, 1, 0, 1, 0, 1], "z": [1, 1, 2, 2, 3, 4]})
+    turned = frame.iloc[::-1][["m", "z", "f"]]
+    one, two = (f.iloc[canonical_order(f)][["f", "m", "z"]].to_numpy() for f in (frame, turned))
+    assert one.tolist() == two.tolist()
+
+
+@pytest.mark.parametrize("left_out", ["here", "far"])
+def test_a_domain_called_home_is_a_domain_like_any_other(left_out: str) -> None:
+    called = {"here": "here", "there": "there", "far": "home"}
+    frame = crowd()
+    renamed = frame.assign(place=frame.place.map(called))
+    a, b = (
+        table(0, frame=f, predict="y", domain="place", leave_out=n)
+        for f, n in ((frame, left_out), (renamed, called[left_out]))
+    )
+    assert [d.name for d in a.domains] == ["home", left_out]
+    assert [d.name for d in b.domains] == ["held-out home", called[left_out]]
+    assert [len(d.load()) for d in a.domains] == [len(d.load()) for d in b.domains]

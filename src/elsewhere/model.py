@@ -228,7 +228,7 @@ def _named(prediction: Any, data: Any, classes: Sequence[str] | None, several: S
         names = np.array(classes, object)
         frame = frame.rename(columns={f"probability_{k}": f"probability_{n}" for k, n in enumerate(classes)})
         frame["class"] = names[frame["class"].to_numpy()]
-    frame = frame.rename(columns={"class": "prediction", "mean": "prediction", **{f"mean_{k}": name for k, name in enumerate(several)}})
+    frame = frame.rename(columns={"class": "prediction", "mean": "prediction", **{f"mean_{k}": f"mean_{name}" if name in ("id", "prediction") else name for k, name in enumerate(several)}})
     ids = optional_column(data, "id")
     frame.insert(0, "id", np.arange(len(frame)) if ids is None or len(ids) != len(frame) else pd.Series(ids))
     return frame

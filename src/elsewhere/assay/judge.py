@@ -57,7 +57,8 @@ def judge(task: Task[Any], fitted: Learner[Any, Any], run: Run) -> dict[str, pa.
 
 def _measure(task: Task[Any], domain: Domain[Any], data: Any, prediction: Any, model: Any) -> tuple[list[dict[str, Any]], dict[str, Array]]:
     units, weight = optional_column(data, "unit"), optional_column(data, "weight")
-    rows, each = [], {}
+    rows: list[dict[str, Any]] = []
+    each: dict[str, Array] = {}
     for metric in task.metrics:
         try:
             value = metric.fn(model if metric.of == "learner" else prediction, data)
@@ -65,6 +66,8 @@ def _measure(task: Task[Any], domain: Domain[Any], data: Any, prediction: Any, m
             rows.append(_score(domain, metric.name, metric, float("nan"), float("nan"), len(data), str(error)))
             continue
         for name, v in _flat(metric.name, value):
+            if any(r["metric"] == name for r in rows):
+                raise UserError(f"two metrics give a value called {name!r}")
             mean, error_, n, values, why = summarised(v, len(data), units, weight)
             rows.append(_score(domain, name, metric, mean, error_, n, why))
             if values is not None:

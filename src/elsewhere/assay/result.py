@@ -409,15 +409,23 @@ def _joined(rows: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     told["seed"] = trials.seed.to_numpy()[at]
     frame = rows.drop(columns="trial").assign(**told)
     options = pd.DataFrame([json.loads(o) for o in trials.options])
-    for name in options.columns:
-        if name not in frame:
-            frame[name] = _taken(options[name].astype(object), at)
+    for name in options.columns:  # an option or field named like a column of scores stands as "option NAME"
+        frame[f"option {name}" if name in frame else name] = _taken(options[name].astype(object), at)
     about = rows["about"].astype("category")
     keys_about = pd.DataFrame([json.loads(a) for a in about.cat.categories])
     for name in keys_about.columns:
+        values = keys_about[name].to_numpy()[about.cat.codes.to_numpy()]
         if name not in frame:
-            frame[name] = keys_about[name].to_numpy()[about.cat.codes.to_numpy()]
+            frame[name] = values
+        elif name not in rows and name not in told and _differ(values, frame[name]):
+            frame[f"option {name}"], frame[name] = frame[name], values
     return frame.drop(columns="about")
+
+
+def _differ(values: Any, others: pd.Series[Any]) -> bool:
+    """Return whether two columns disagree where the first has a value."""
+    known = pd.notna(values)
+    return bool((np.asarray(values, object)[known] != np.asarray(others, object)[known]).any())
 
 
 def _taken(values: pd.Series[Any], at: np.ndarray[Any, Any]) -> Any:
