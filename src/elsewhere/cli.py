@@ -277,7 +277,8 @@ def _show_plan(study: Any, workers: int) -> None:
     typer.echo(f"plan: {len(study.tasks)} task{'s' * (len(study.tasks) > 1)} × {len(study.learners)} learners × {len(study.seeds)} seeds = {total} trials{about}")
     labels = [n.label for n in study.learners]
     more = f" and {len(labels) - 8} more" if len(labels) > 8 else ""
-    typer.echo(f"learners: {', '.join(labels[:8])}{more}; seeds: {', '.join(map(str, study.seeds[:8]))}{' …' * (len(study.seeds) > 8)}")
+    seeds = ", ".join(map(str, study.seeds[:8])) + " …" * (len(study.seeds) > 8)
+    typer.echo(f"learners: {', '.join(labels[:8])}{more}; seeds: {seeds}")
 
 
 class _Bar:

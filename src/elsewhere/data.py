@@ -40,7 +40,7 @@ class Data(Protocol):
     def column(self, name: str) -> Array:
         """Return one value an example.
 
-        Id, domain, group, unit and weight are roles; what a table calls NAME stands as ``own(NAME)``.
+        Id, domain, group, unit and weight are roles; a table's own columns stand as ``own(NAME)``.
         """
         ...
 
@@ -139,7 +139,7 @@ def optional_column(data: Data, name: str) -> Array | None:
 
 
 def own(name: str) -> str:
-    """Return the key in ``columns`` of the column that a table calls ``name``: never that of a role.
+    """Return the key in ``columns`` of the column that a table calls ``name``, never a role's.
 
     Examples:
         >>> own("weight")
@@ -154,8 +154,8 @@ def named_column(data: Data, name: str) -> Array | None:
     A role is no column of that name: with ``--group sex`` there is none called "group".
 
     Examples:
-        >>> x = Examples(np.zeros((2, 1)), columns={"weight": np.ones(2), own("weight"): np.zeros(2)})
-        >>> named_column(x, "weight")
+        >>> columns = {"weight": np.ones(2), own("weight"): np.zeros(2)}
+        >>> named_column(Examples(np.zeros((2, 1)), columns=columns), "weight")
         array([0., 0.])
     """
     found = optional_column(data, own(name))

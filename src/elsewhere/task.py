@@ -135,10 +135,12 @@ def _check_names(metrics: Sequence[str], domains: Sequence[Domain[Any]]) -> None
     if twice := {n for n in metrics if metrics.count(n) > 1}:
         raise UserError(f"two metrics of this task are called {sorted(twice)[0]!r}")
     if hidden := set(metrics) & set(EXAMPLE_COLUMNS):
-        raise UserError(f"a metric cannot be called {sorted(hidden)[0]!r}: results have a column of that name")
+        told = f"a metric cannot be called {sorted(hidden)[0]!r}"
+        raise UserError(f"{told}: results have a column of that name")
     for domain in domains:
         if hidden := set(domain.about) & set(SCORE_COLUMNS):
-            raise UserError(f"{domain.name}: about cannot hold {sorted(hidden)[0]!r}: results have a column of that name")
+            told = f"{domain.name}: about cannot hold {sorted(hidden)[0]!r}"
+            raise UserError(f"{told}: results have a column of that name")
 
 
 @dataclass(frozen=True)

@@ -409,8 +409,10 @@ def _joined(rows: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     told["seed"] = trials.seed.to_numpy()[at]
     frame = rows.drop(columns="trial").assign(**told)
     options = pd.DataFrame([json.loads(o) for o in trials.options])
-    for name in options.columns:  # an option or field named like a column of scores stands as "option NAME"
-        frame[f"option {name}" if name in frame else name] = _taken(options[name].astype(object), at)
+    for name in options.columns:
+        # An option or field that is named like a column of scores stands beside it.
+        shown = f"option {name}" if name in frame else name
+        frame[shown] = _taken(options[name].astype(object), at)
     about = rows["about"].astype("category")
     keys_about = pd.DataFrame([json.loads(a) for a in about.cat.categories])
     for name in keys_about.columns:

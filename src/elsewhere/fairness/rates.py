@@ -20,8 +20,9 @@ def groups_of(data: Examples, group: Any = "group", missing: Literal["error", "o
     """Return the group [n] of each example, as text.
 
     Args:
-        group: "group", the task's group; the name of a column of the data or of their table (a column that is called "group" and
-            is not the task's: "column:group"); several names whose intersections are groups; or one value an example.
+        group: "group", the task's group; the name of a column of the data or of their table (one
+            that is called "group" and is not the task's: "column:group"); several names whose
+            intersections are groups; or one value for each example.
         missing: what a missing value is: a mistake, or a group of its own.
 
     Raises:
@@ -73,7 +74,7 @@ def read_beside(group: str) -> tuple[str, ...]:
 
 
 def group_column(data: Examples, group: str) -> Array | None:
-    """Return the task's group [n] for "group", else the column of the data or of their table that has this name."""
+    """Return the task's group [n] for "group", else the column of this name; None if there is none."""
     if group == "group":
         return optional_column(data, "group")
     (name,) = read_beside(group)

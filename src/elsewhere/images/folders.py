@@ -198,7 +198,7 @@ def stress_domains(home: Examples, corruptions: str | Sequence[str], severities:
 
 
 def _roles(columns: Mapping[str, Array], rows: Array) -> dict[str, Array]:
-    """Return unit and group, which a table of pictures gives by these names; every other column has its own name and no role."""
+    """Return unit and group, which a table of pictures names so; other columns have no role."""
     return {k if k in ("unit", "group") else own(k): v[rows] for k, v in columns.items()}
 
 

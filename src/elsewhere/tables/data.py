@@ -48,7 +48,7 @@ class Prepared:
         inputs: the features.
         labels: [n] class codes or numbers.
         classes: names of the classes; None: the labels are numbers.
-        columns: [n] each; roles under their reserved names, columns of the table as ``column:NAME``.
+        columns: [n] each; roles by their reserved names, the table's own as ``column:NAME``.
         notes: sentences that stand before the numbers of every report.
         types: one row for each feature.
         inferred: sentences for the plan: what nobody said and was inferred.
@@ -64,7 +64,7 @@ class Prepared:
 
 
 def prepare(frame: pd.DataFrame, roles: Roles, as_stored: bool = False) -> Prepared:
-    """Give columns their roles, drop rows without label or domain, encode the label, note what is odd.
+    """Give columns their roles, drop rows without label or domain, note what is odd.
 
     Args:
         frame: the table.
@@ -83,7 +83,8 @@ def prepare(frame: pd.DataFrame, roles: Roles, as_stored: bool = False) -> Prepa
     if not as_stored:
         content = frame.loc[kept]
         rows = rows[canonical_order(content if roles.id is None else content[[roles.id]])]
-    frame, label = (x.iloc[rows].reset_index(drop=True) for x in (frame, label))
+    frame = frame.iloc[rows].reset_index(drop=True)
+    label = label.iloc[rows].reset_index(drop=True)
     inputs, more = _features(frame, roles, behind)
     labels, classes = _encode(label, roles)
     columns = _columns(frame, roles, rows)
@@ -142,7 +143,8 @@ def _check_roles(frame: pd.DataFrame, roles: Roles, behind: str) -> None:
         if taken.get(_known(name, frame, "feature")) in ("predict", "domain", "weight", "id", "unit"):
             raise UserError(f"feature {name!r} is the {taken[name]} column: it would leak; leave it out of --features")
         if name in roles.carried:
-            raise UserError(f"feature {name!r} is read by a learner beside the features: leave it out of --features")
+            told = f"feature {name!r} is read by a learner beside the features"
+            raise UserError(f"{told}: leave it out of --features")
     for name in roles.exclude:
         _known(name, frame, "excluded")
 
@@ -176,7 +178,8 @@ def _features(frame: pd.DataFrame, roles: Roles, behind: str) -> tuple[pd.DataFr
         if values.isna().all():
             notes.append(f"Column {name} is missing in every row and was left out.")
         elif roles.features is None and _row_names(name, values):
-            notes.append(f"{name} has no name in the file and another value in every row: row names, left out; name it in the header to use it.")
+            told = "has no name in the file and another value in every row"
+            notes.append(f"{name} {told}: row names, left out; name it in the header to use it.")
         elif is_category(values):
             try:
                 text = values.astype(str)
@@ -200,7 +203,7 @@ def _features(frame: pd.DataFrame, roles: Roles, behind: str) -> tuple[pd.DataFr
 
 
 def _row_names(name: str, values: pd.Series[Any]) -> bool:
-    """Return whether a column is the index that pandas or R wrote: nameless, another value in each row."""
+    """Return whether a column is an index that was written without a name."""
     return bool(re.fullmatch(r"Unnamed: \d+", name)) and bool(values.is_unique)
 
 
@@ -228,10 +231,8 @@ def _kind_said(label: pd.Series[Any], roles: Roles, classes: tuple[str, ...] | N
     told = f"label {roles.predict}: {len(classes)} classes: {shown}"
     if roles.kind or is_category(label) or pd.api.types.is_bool_dtype(label):
         return told
-    return (
-        f"{told} (whole numbers, at most {FEW_VALUES} of them, count as classes; "
-        "--kind regression predicts the number)"
-    )
+    rule = f"whole numbers, at most {FEW_VALUES} of them, count as classes"
+    return f"{told} ({rule}; --kind regression predicts the number)"
 
 
 def infer_kind(label: pd.Series[Any]) -> Kind:

@@ -15,10 +15,10 @@ _ODD = np.uint64(0x9E3779B97F4A7C15)
 def canonical_order(frame: pd.DataFrame) -> Array:
     """Return the rows [n] in an order that is the same for every order of rows and columns.
 
-    It does not depend on the names of columns or on a column that stands there twice either. A row's
-    key is the sum over columns of a hash of the cell and of what the column holds; what it holds
-    is first the multiset of its cells, then of its cells beside the keys of their rows. Rows with
-    equal keys hold the same, or the table as a whole looks the same with them exchanged.
+    It does not depend on the names of columns either, or on a column that stands there twice. The
+    key of a row is the sum over columns of a hash of the cell and of what the column holds: first
+    the multiset of its cells, then of its cells beside the keys of their rows. Rows with equal
+    keys hold the same, or the table as a whole looks the same with them exchanged.
 
     Args:
         frame: columns of any type.
@@ -52,7 +52,7 @@ def _hashed(values: pd.Series[Any]) -> Array:
 
 
 def _mixed(x: Array) -> Array:
-    """Return the finaliser of SplitMix64 (Steele et al. 2014): equal sums of inputs get unlike outputs."""
+    """Return the finaliser of SplitMix64 (Steele et al. 2014): close inputs get distant outputs."""
     with np.errstate(over="ignore"):
         x = (x + _ODD).astype(np.uint64)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

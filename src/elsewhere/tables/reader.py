@@ -120,7 +120,12 @@ def _default_learners(ready: Prepared) -> tuple[str, ...]:
 
 
 def _protocol_said(
-    choice: str, values: list[str], places: int, protocol: str | None, source: bool, cut: str | None
+    choice: str,
+    values: list[str],
+    places: int,
+    protocol: str | None,
+    source: bool,
+    cut: str | None,
 ) -> str:
     """Return how the source is chosen, and the option that changes it where nobody chose it."""
     if choice == "leave_out":
@@ -137,8 +142,11 @@ def _protocol_said(
 
 
 def _home_said(share: float, unit: str | None) -> str:
-    whole = f"units of {unit} stay whole" if unit else "rows are drawn one by one; --unit keeps units whole"
-    return f"home: {share:.0%} of the source is held out, anew for every seed ({whole}; --home-share)"
+    whole = "rows are drawn one by one; --unit keeps units whole"
+    if unit:
+        whole = f"units of {unit} stay whole"
+    told = f"home: {share:.0%} of the source is held out, anew for every seed"
+    return f"{told} ({whole}; --home-share)"
 
 
 def _summary(ready: Prepared, places: list[str], chosen: Sequence[str]) -> str:
@@ -148,7 +156,8 @@ def _summary(ready: Prepared, places: list[str], chosen: Sequence[str]) -> str:
     counts = pd.Series(ready.columns["domain"]).value_counts()
     named = ", ".join(f"{p} {counts[p]:,}" for p in places[:12])
     named += f", … ({len(places)} domains)" if len(places) > 12 else ""
-    lines = [f"{len(ready.labels):,} rows in {len(places)} domains: {named}", *ready.inferred, *chosen]
+    size = f"{len(ready.labels):,} rows in {len(places)} domains: {named}"
+    lines = [size, *ready.inferred, *chosen]
     return "\n".join([*lines, *(f"note: {note}" for note in ready.notes), shown])
 
 

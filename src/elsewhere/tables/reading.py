@@ -121,10 +121,9 @@ def _header(place: Path) -> tuple[str, list[str], bool]:
             lines.append(file.readline())
     if "\0" in lines[-1]:
         raise UserError(f"{place} is not a text table (it holds zero bytes)")
-    if ".tsv" in place.suffixes:
-        separator = "\t"
-    else:  # cells, not characters: a quoted name may hold another separator
-        separator = max(_SEPARATORS, key=lambda s: len(next(_rows([lines[-1]], s), [])))
+    # Cells, not characters, are counted: a quoted name may hold another separator.
+    most = max(_SEPARATORS, key=lambda s: len(next(_rows([lines[-1]], s), [])))
+    separator = "\t" if ".tsv" in place.suffixes else most
     with _opened(place) as file:
         header = next((row for row in _rows(file, separator) if _cells(row)), [])
     raw: Any = gzip.open if place.suffix == ".gz" else open
@@ -188,7 +187,9 @@ def _counted_alike(place: Path, separator: str) -> bool:
             pa.input_stream(str(place), compression="gzip" if place.suffix == ".gz" else None),
             arrow.ReadOptions(use_threads=False, block_size=_BLOCK),
             arrow.ParseOptions(
-                delimiter=separator, newlines_in_values=True, invalid_row_handler=wrong
+                delimiter=separator,
+                newlines_in_values=True,
+                invalid_row_handler=wrong,
             ),
             # No column is wanted, and one must be named: the cells are counted, not converted.
             arrow.ConvertOptions(include_columns=["\0"], include_missing_columns=True),
@@ -201,22 +202,25 @@ def _counted_alike(place: Path, separator: str) -> bool:
 
 
 def _wrong_row(
-    place: Path, number: int, line: int, count: int, expected: int, separator: str
+    place: Path,
+    number: int,
+    line: int,
+    count: int,
+    expected: int,
+    separator: str,
 ) -> str:
-    if count > expected:
-        hint = f"put a text that holds a {_SEPARATORS[separator]} between quotes"
-    else:
-        hint = "leave the cells of missing values empty, and keep their separators"
+    long = f"put a text that holds a {_SEPARATORS[separator]} between quotes"
+    short = "leave the cells of missing values empty, and keep their separators"
+    hint = long if count > expected else short
     told = f"row {number:,} (line {line:,}) has {count} cells"
     return f"{place}: {told} and the header names {expected} columns; {hint}"
 
 
 def _row_names(place: Path, expected: int) -> str:
-    return (
-        f"{place}: every row has {expected + 1} cells and the header names {expected} columns: the "
-        "first cells look like row names written by R or pandas; name that column in the header, "
-        "or write the file without it (R: row.names = FALSE; pandas: index=False)"
-    )
+    told = f"every row has {expected + 1} cells and the header names {expected} columns"
+    guess = "the first cells look like row names written by R or pandas"
+    other = "write the file without it (R: row.names = FALSE; pandas: index=False)"
+    return f"{place}: {told}: {guess}; name that column in the header, or {other}"
 
 
 # --- decimal commas ---
@@ -237,11 +241,9 @@ def _with_decimal_commas(found: Reading, separator: str) -> Reading:
     doubtful = [str(n) for n in frame.columns if n not in changed and _thousandths(frame[n])]
     said = f"decimal commas: {', '.join(map(str, changed))} (read as numbers)"
     notes.insert(0, f"Read with a decimal comma: {', '.join(map(str, changed))}.")
-    notes += [
-        f"Column {n} was read with decimal points although other columns have decimal commas: "
-        "if its points part thousands, every value is too small by 1,000."
-        for n in doubtful
-    ]
+    other = "although other columns have decimal commas"
+    risk = "if its points part thousands, every value is too small by 1,000"
+    notes += [f"Column {n} was read with decimal points {other}: {risk}." for n in doubtful]
     return Reading(frame.assign(**changed), (*found.inferred, said), tuple(notes))
 
 
@@ -255,19 +257,15 @@ def _as_comma_numbers(name: str, texts: Any, separator: str) -> tuple[bool, str]
         # 1,234 may be thousands where the comma does not have another office
         if separator != ";" and _matches(texts, _MAYBE_THOUSANDS)[comma].all():
             odd = texts[int(np.argmax(comma))].as_py()
-            return False, (
-                f"Column {name} stays text: the comma of {odd!r} may be a decimal comma or part "
-                "thousands; write its numbers without commas."
-            )
+            told = f"the comma of {odd!r} may be a decimal comma or part thousands"
+            return False, f"Column {name} stays text: {told}; write its numbers without commas."
         return True, ""
     plain = _matches(texts, _POINT_NUMBER) if not comma.any() else comma | number
     if comma.any() or 2 * plain.sum() >= len(texts):
         odd = one_line(texts[int(np.argmin(plain))].as_py(), 30)
         what = "numbers with a decimal comma" if comma.any() else "numbers"
-        return False, (
-            f"Column {name} stays text: {int(plain.sum()):,} of {len(texts):,} values are {what}, "
-            f"and others are not, such as {odd!r}."
-        )
+        told = f"{int(plain.sum()):,} of {len(texts):,} values are {what}, and others are not"
+        return False, f"Column {name} stays text: {told}, such as {odd!r}."
     return False, ""
 
 
@@ -282,7 +280,7 @@ def _parsed(values: pd.Series[Any]) -> pd.Series[Any]:
 
 
 def _thousandths(values: pd.Series[Any]) -> bool:
-    """Return whether numbers have up to three decimals, and some have three: thousands with points?"""
+    """Return whether numbers have at most three decimals and some three: thousands, perhaps."""
     if not pd.api.types.is_float_dtype(values):
         return False
     x = values.dropna().to_numpy(float) * 1000

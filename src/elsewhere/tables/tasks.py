@@ -53,8 +53,9 @@ def table(
     """Make the task of one table and one protocol: ``source``, ``leave_out`` or ``cut`` says where to train.
 
     A part of the source (``home_share``, stratified by domain and label, units never split, redrawn with the seed) is
-    held out as home; all other domains are judged whole. Rows are ordered by what they hold (by ``id`` where there
-    is one), so that their order in the file changes nothing; ``as_stored`` keeps the file's order.
+    held out as home; all other domains are judged whole. Rows are ordered by what they hold (by
+    ``id`` where there is one), so that their order in the file changes nothing; ``as_stored``
+    keeps that order.
     """
     missing = [name for name, value in (("path", frame if path is None else path), ("predict", predict or None), ("domain", domain or None)) if value is None]
     if missing or source is leave_out is cut is None:
@@ -67,9 +68,13 @@ def table(
 
 
 def prepared(
-    path: str | None, frame: Any, roles: Roles, period: str | None, as_stored: bool = False
+    path: str | None,
+    frame: Any,
+    roles: Roles,
+    period: str | None,
+    as_stored: bool = False,
 ) -> Prepared:
-    """Return the prepared table; the last two are kept, since all trials of a study ask for the same."""
+    """Return the prepared table; the last two are kept, since a study's trials ask for the same."""
     key = (_stamp(path), id(frame), roles, period, as_stored)
     if key not in _PREPARED:
         found = reading(str(path)) if frame is None else Reading(frame)
@@ -177,7 +182,8 @@ MEASUREMENTS = ("bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_ma
 @task("penguins", choices={"source": ["Adelie"]}, learners=("prior", "logistic-regression", "random-forest"))
 def penguins(seed: int = 0, source: str = "Adelie", features: Sequence[str] = MEASUREMENTS) -> Task[Examples]:
     """Female or male, learnt on one species and asked of the others."""
-    return table(seed, path=penguins_path(), predict="sex", domain="species", source=source, features=tuple(features), as_stored=True)
+    roles = {"predict": "sex", "domain": "species", "features": tuple(features)}
+    return table(seed, path=penguins_path(), source=source, **roles, as_stored=True)
 
 
 HEART_COLUMNS = (
