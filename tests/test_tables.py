@@ -477,6 +477,16 @@ def test_the_order_of_columns_changes_no_score_of_learners_that_draw_nothing() -
     pd.testing.assert_frame_equal(found, expected, rtol=1e-6, atol=1e-6)
 
 
+def test_the_order_of_columns_changes_no_score_of_ridge_regression() -> None:
+    frame = crowd().drop(columns=["used", "who"])
+    found = []
+    for f in (frame, frame[frame.columns[::-1]]):
+        task = next(read(f, predict="risk", domain="place", source=["here"]).expand())(0)
+        fitted = learners_of(["ridge-regression"])[0].learner.fit(task.source)
+        found.append(judge(task, fitted, Run())["scores"].to_pandas())
+    pd.testing.assert_frame_equal(*found, rtol=1e-6, atol=1e-6)
+
+
 def test_a_duplicate_column_changes_no_score_of_learners_that_weigh_no_features() -> None:
     frame, learners = crowd(), ("prior", "boosting:rounds=20")
     doubled = frame.assign(again=frame.x1)
