@@ -23,7 +23,13 @@ def test_an_assay_tells_types_plan_summary_table_and_report(run: Run, people: Pa
     code, out, err = run("assay", people, "--predict", "income", "--domain", "state", "--seeds", "2")
     assert code == 0, err
     for part in (
-        "300 rows; label: classes: 0, 1",
+        "300 rows in 3 domains: ",
+        "label income: 2 classes: 0, 1 (whole numbers, at most 10 of them, count as classes; ",
+        "--kind regression predicts the number)",
+        "separator: comma; encoding: UTF-8",
+        "protocol: each of the 3 domains is left out in turn (--protocol, --source)",
+        "home: 25% of the source is held out, anew for every seed",
+        "learners: prior, logistic-regression, boosting; seeds: 0, 1",
         "age",
         "number",
         "category (3)",

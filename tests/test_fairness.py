@@ -14,7 +14,7 @@ import torch
 import elsewhere as ew
 from elsewhere import catalogue
 from elsewhere.checks import check_learner
-from elsewhere.data import Examples
+from elsewhere.data import Examples, named_column, own
 from elsewhere.errors import UserError
 from elsewhere.fairness import GroupThresholds, MassagedLabels, Merged, ParityRegularised, Reweighed, TwoHeads, disparity_regulariser, group_awareness, treatment
 from elsewhere.fairness.faces import ELSEWHERE, faces, faces_lite
@@ -665,13 +665,29 @@ def test_explainers_without_groups_say_so(tmp_path):
         result.explain("two-heads")
 
 
+def test_a_column_that_is_called_group_is_not_the_group_of_the_task():
+    from elsewhere.fairness.rates import groups_of, read_beside
+
+    frame = pd.DataFrame({"group": ["a", "b", "a"]})
+    columns = {"group": np.array(["f", "m", "m"]), own("group"): np.array(["x", "x", "y"])}
+    both = Examples(frame, np.array([0, 1, 0]), columns, ("no", "yes"))
+    assert groups_of(both).tolist() == ["f", "m", "m"]
+    assert groups_of(both, "column:group").tolist() == ["x", "x", "y"]
+    assert read_beside("column:group") == TwoHeads(group="column:group").reads == ("group",)
+    without = Examples(frame, np.array([0, 1, 0]), classes=("no", "yes"))
+    assert groups_of(without, "column:group").tolist() == ["a", "b", "a"]
+    with pytest.raises(UserError, match="no group column"):
+        groups_of(without)
+
+
 def test_adult_is_as_specified(data):
     from elsewhere.tables.tasks import adult
 
     task = adult(0)
     assert [len(task.source.train), len(task.source.validation), len(task.domains[0].load())] == [20_000, 6_000, 6_561]
     assert not {"sex", "race", "native-country", "education", "fnlwgt"} & set(task.source.train.inputs)
-    assert task.source.train.column("sex").tolist() == task.source.train.column("group").tolist()
+    train = task.source.train
+    assert named_column(train, "sex").tolist() == train.column("group").tolist()
     assert set(adult(0, domain="workclass").source.train.column("domain")) == {"Private"}
 
 

@@ -139,6 +139,8 @@ def fit(
     if (processes := sys.modules.get("elsewhere.processes")) is not None:
         processes.leave()
     if first_process():
+        for line in (model.about.get("reads") or {}).get("said", []):
+            typer.echo(line)
         typer.echo(f"fitted {model.about['learner']} on {model.about['examples']:,} examples of {model.about['from']}")
         for home in model.about.get("home", []):
             typer.echo(f"{home['metric']} in {home['domain']}, held out: {home['value']:.3f} (standard error {home['error']:.3f}, n {home['n']:,})")
@@ -273,6 +275,10 @@ def _show_plan(study: Any, workers: int) -> None:
     with held_to(study.threads):
         about = f", about {duration(pilot(study) / max(1, workers))}" if total >= 20 else ""
     typer.echo(f"plan: {len(study.tasks)} task{'s' * (len(study.tasks) > 1)} × {len(study.learners)} learners × {len(study.seeds)} seeds = {total} trials{about}")
+    labels = [n.label for n in study.learners]
+    more = f" and {len(labels) - 8} more" if len(labels) > 8 else ""
+    seeds = ", ".join(map(str, study.seeds[:8])) + " …" * (len(study.seeds) > 8)
+    typer.echo(f"learners: {', '.join(labels[:8])}{more}; seeds: {seeds}")
 
 
 class _Bar:

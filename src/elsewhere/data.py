@@ -15,6 +15,8 @@ from elsewhere.errors import UserError, did_you_mean
 from elsewhere.places import cache
 
 Array = npt.NDArray[Any]
+ROLES = ("id", "domain", "group", "unit", "weight")
+_OWN = "column:"
 
 
 @runtime_checkable
@@ -36,7 +38,10 @@ class Data(Protocol):
         ...
 
     def column(self, name: str) -> Array:
-        """Return one value an example; reserved names are id, domain, group, unit and weight."""
+        """Return one value an example.
+
+        Id, domain, group, unit and weight are roles; a table's own columns stand as ``own(NAME)``.
+        """
         ...
 
 
@@ -47,7 +52,8 @@ class Examples:
     Args:
         inputs: [n, ...] array, memory map, or a DataFrame of raw columns.
         labels: [n] class codes (int, into ``classes``) or values (float); None: not known here.
-        columns: one [n] array a name, beside the inputs.
+        columns: one [n] array a name, beside the inputs: roles (id, domain, group, unit, weight),
+            what a task makes, and columns of a table as ``own(NAME)``.
         classes: names of the classes; None: the labels are numbers (regression).
 
     Examples:
@@ -130,6 +136,32 @@ def optional_column(data: Data, name: str) -> Array | None:
         return np.asarray(data.column(name))
     except (UserError, KeyError):
         return None
+
+
+def own(name: str) -> str:
+    """Return the key in ``columns`` of the column that a table calls ``name``, never a role's.
+
+    Examples:
+        >>> own("weight")
+        'column:weight'
+    """
+    return _OWN + name
+
+
+def named_column(data: Data, name: str) -> Array | None:
+    """Return the column that a table, or a person in Python, calls ``name``; None if there is none.
+
+    A role is no column of that name: with ``--group sex`` there is none called "group".
+
+    Examples:
+        >>> columns = {"weight": np.ones(2), own("weight"): np.zeros(2)}
+        >>> named_column(Examples(np.zeros((2, 1)), columns=columns), "weight")
+        array([0., 0.])
+    """
+    found = optional_column(data, own(name))
+    if found is None and name not in ROLES:
+        found = optional_column(data, name)
+    return found
 
 
 def listed(values: Sequence[str], known: Iterable[str]) -> list[str]:

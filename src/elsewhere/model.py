@@ -228,10 +228,16 @@ def _named(prediction: Any, data: Any, classes: Sequence[str] | None, several: S
         names = np.array(classes, object)
         frame = frame.rename(columns={f"probability_{k}": f"probability_{n}" for k, n in enumerate(classes)})
         frame["class"] = names[frame["class"].to_numpy()]
-    frame = frame.rename(columns={"class": "prediction", "mean": "prediction", **{f"mean_{k}": name for k, name in enumerate(several)}})
+    frame = frame.rename(columns={"class": "prediction", "mean": "prediction", **_labels(several)})
     ids = optional_column(data, "id")
     frame.insert(0, "id", np.arange(len(frame)) if ids is None or len(ids) != len(frame) else pd.Series(ids))
     return frame
+
+
+def _labels(names: Sequence[str]) -> dict[str, str]:
+    """Return mean_0, mean_1, … -> names of labels; a name that the frame needs itself keeps "mean_"."""
+    taken = ("id", "prediction")
+    return {f"mean_{k}": f"mean_{n}" if n in taken else n for k, n in enumerate(names)}
 
 
 def write_predictions(frame: pd.DataFrame, path: str | os.PathLike[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -33,6 +34,23 @@ def held_out(data: Examples, share: float, rng: np.random.Generator) -> Array:
     taken = np.empty(len(order), bool)
     taken[order] = np.floor((position + 1) * share + start) > np.floor(position * share + start)
     return np.asarray(taken[which])
+
+
+def home_name(at_home: Sequence[str], everywhere: Sequence[str]) -> str:
+    """Return what the held-out part of the source is called: its one domain, or "home" for several.
+
+    Args:
+        at_home: the domains that are trained on.
+        everywhere: all domains; where one of them is called "home", another word is taken.
+
+    Examples:
+        >>> home_name(["CA"], ["CA", "TX"]), home_name(["CA", "TX"], ["CA", "home", "TX"])
+        ('CA', 'held-out home')
+    """
+    name = at_home[0] if len(at_home) == 1 else "home"
+    while len(at_home) > 1 and name in everywhere:
+        name = f"held-out {name}"
+    return name
 
 
 def few_shot(data: Examples, samples: int | None, run: Run, order: Literal["drawn", "stored"] = "drawn") -> Examples:

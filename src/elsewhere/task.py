@@ -18,6 +18,11 @@ from elsewhere.identity import Named, content_key, digest, file_key, identity, r
 
 D = TypeVar("D", bound=Data)
 Role = Literal["home", "stress", "elsewhere"]
+# What the tables of a result hold beside values per example, and beside what is told about a trial.
+EXAMPLE_COLUMNS = ("trial", "domain", "row", "id", "unit", "group", "weight")
+_TRIAL_COLUMNS = ("trial", "task", "task_name", "learner", "learner_name", "seed")
+_SCORE_COLUMNS = ("domain", "role", "metric", "value", "error", "n", "reason", "higher_is_better")
+SCORE_COLUMNS = (*_TRIAL_COLUMNS, *_SCORE_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -125,12 +130,26 @@ class Task(Generic[D]):
             raise UserError(f"a task needs at least one domain and one metric; this one has {len(names)} and {len(self.metrics)}")
         if twice := {n for n in names if names.count(n) > 1}:
             raise UserError(f"two domains of this task are called {sorted(twice)[0]!r}")
+        _check_names([m.name for m in self.metrics], self.domains)
 
     def domain(self, name: str) -> Domain[D]:
         for d in self.domains:
             if d.name == name:
                 return d
         raise UserError(f"no domain {name!r}{did_you_mean(name, [d.name for d in self.domains])}")
+
+
+def _check_names(metrics: Sequence[str], domains: Sequence[Domain[Any]]) -> None:
+    """Refuse names that would hide a column of a result, or each other."""
+    if twice := {n for n in metrics if metrics.count(n) > 1}:
+        raise UserError(f"two metrics of this task are called {sorted(twice)[0]!r}")
+    if hidden := set(metrics) & set(EXAMPLE_COLUMNS):
+        told = f"a metric cannot be called {sorted(hidden)[0]!r}"
+        raise UserError(f"{told}: results have a column of that name")
+    for domain in domains:
+        if hidden := set(domain.about) & set(SCORE_COLUMNS):
+            told = f"{domain.name}: about cannot hold {sorted(hidden)[0]!r}"
+            raise UserError(f"{told}: results have a column of that name")
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,9 @@ def study_from(
     notes = []
     if any(t.options.get("weight") for t in tasks) and (ignoring := ignoring_weights([n.learner for n in chosen])):
         notes.append(f"Weights are ignored by {', '.join(ignoring)}; metrics use them.")
-    if any(t.options.get("carried") and not t.options.get("trained_on") for t in tasks):
+    # Other learners read no predictions but groups beside the features.
+    given = any(hasattr(n.learner, "trained_on") for n in chosen)
+    if given and any(t.options.get("carried") and not t.options.get("trained_on") for t in tasks):
         notes.append("Home may contain rows that the given model was trained on, which makes home look better; name the column that marks them: given:column=…,trained_on=….")
     return Study(tuple(tasks), chosen, seeds_of(3 if seeds is None else seeds), expectations, notes=tuple(notes))
 

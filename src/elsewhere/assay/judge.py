@@ -62,7 +62,8 @@ def _measure(
 ) -> tuple[list[dict[str, Any]], dict[str, Array]]:
     """Return the scores of every metric in a domain, and the values per example of those that have them."""
     units, weight = optional_column(data, "unit"), optional_column(data, "weight")
-    rows, each = [], {}
+    rows: list[dict[str, Any]] = []
+    each: dict[str, Array] = {}
     for metric in task.metrics:
         try:
             value = metric.fn(model if metric.of == "learner" else prediction, data)
@@ -70,11 +71,14 @@ def _measure(
             rows.append(_score(domain, metric.name, metric, nothing(len(data), str(error))))
             continue
         for name, v in _flat(metric.name, value):
+            if any(r["metric"] == name for r in rows):
+                raise UserError(f"two metrics give a value called {name!r}")
             judged = summarised(v, len(data), units, weight, metric.range)
             rows.append(_score(domain, name, metric, judged))
             if judged.values is not None:
                 each[name] = judged.values
-    rows += _constant(task, domain, data, prediction, (units, weight))
+    if not any(r["metric"] == CONSTANT for r in rows):
+        rows += _constant(task, domain, data, prediction, (units, weight))
     return rows, each
 
 

@@ -95,7 +95,7 @@ def _kept_rows(result: Result, metric: str) -> pd.DataFrame:
 def _rows(result: Result, metric: str) -> pd.DataFrame:
     """Return one row a trial × domain × group: value, standard error over units, n, with the trial's names."""
     each = result.examples()
-    if metric == "calibration" and {"confidence", "accuracy"} <= set(each):
+    if metric == "calibration" and metric not in each and {"confidence", "accuracy"} <= set(each):
         each = each.assign(calibration=each.accuracy - each.confidence)
     if "group" not in each or metric not in each:
         return pd.DataFrame()

@@ -505,14 +505,24 @@ def _joined(rows: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     frame = rows.drop(columns="trial").assign(**told)
     options = pd.DataFrame([json.loads(o) for o in trials.options])
     for name in options.columns:
-        if name not in frame:
-            frame[name] = _taken(options[name].astype(object), at)
+        # An option or field that is named like a column of scores stands beside it.
+        shown = f"option {name}" if name in frame else name
+        frame[shown] = _taken(options[name].astype(object), at)
     about = rows["about"].astype("category")
     keys_about = pd.DataFrame([json.loads(a) for a in about.cat.categories])
     for name in keys_about.columns:
+        values = keys_about[name].to_numpy()[about.cat.codes.to_numpy()]
         if name not in frame:
-            frame[name] = keys_about[name].to_numpy()[about.cat.codes.to_numpy()]
+            frame[name] = values
+        elif name not in rows and name not in told and _differ(values, frame[name]):
+            frame[f"option {name}"], frame[name] = frame[name], values
     return frame.drop(columns="about")
+
+
+def _differ(values: Any, others: pd.Series[Any]) -> bool:
+    """Return whether two columns disagree where the first has a value."""
+    known = pd.notna(values)
+    return bool((np.asarray(values, object)[known] != np.asarray(others, object)[known]).any())
 
 
 def _taken(values: pd.Series[Any], at: np.ndarray[Any, Any]) -> Any:

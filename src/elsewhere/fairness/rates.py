@@ -7,19 +7,22 @@ from typing import Any, Literal
 
 import numpy as np
 
-from elsewhere.data import Array, Examples, optional_column
+from elsewhere.data import Array, Examples, named_column, optional_column
 from elsewhere.errors import UserError, did_you_mean
 
 Criterion = Literal["parity", "opportunity", "odds"]
 CRITERIA = ("parity", "opportunity", "odds")
 FEWEST = 30  # people; a rate of fewer is greyed
+_NAMED = "column:"
 
 
 def groups_of(data: Examples, group: Any = "group", missing: Literal["error", "own group"] = "error") -> Array:
     """Return the group [n] of each example, as text.
 
     Args:
-        group: the name of a column of the data (or of their table), several names whose intersections are groups, or one value an example.
+        group: "group", the task's group; the name of a column of the data or of their table (one
+            that is called "group" and is not the task's: "column:group"); several names whose
+            intersections are groups; or one value for each example.
         missing: what a missing value is: a mistake, or a group of its own.
 
     Raises:
@@ -60,10 +63,29 @@ def codes_of(told: Array, known: Sequence[str]) -> Array:
     return np.searchsorted(np.array(known), told)
 
 
-def _column(data: Examples, name: str) -> Array:
-    values = optional_column(data, name)
+def read_beside(group: str) -> tuple[str, ...]:
+    """Return the columns that a learner with this ``group`` reads beside the features.
+
+    Examples:
+        >>> read_beside("group"), read_beside("sex"), read_beside("column:group")
+        ((), ('sex',), ('group',))
+    """
+    return () if group == "group" else (group.removeprefix(_NAMED),)
+
+
+def group_column(data: Examples, group: str) -> Array | None:
+    """Return the task's group [n] for "group", else the column of this name; None if there is none."""
+    if group == "group":
+        return optional_column(data, "group")
+    (name,) = read_beside(group)
+    values = named_column(data, name)
     if values is None and hasattr(data.inputs, "iloc") and name in data.inputs:
         values = data.inputs[name].to_numpy()
+    return values
+
+
+def _column(data: Examples, name: str) -> Array:
+    values = group_column(data, name)
     if values is None:
         known = [*data.columns, *(data.inputs.columns if hasattr(data.inputs, "iloc") else ())]
         raise UserError(f"the data have no group column {name!r}{did_you_mean(name, known)}")

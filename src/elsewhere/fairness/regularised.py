@@ -15,7 +15,7 @@ from torch.nn import functional
 from elsewhere.batching import batches, in_batches, taker
 from elsewhere.data import Array, Examples, optional_column
 from elsewhere.errors import UserError
-from elsewhere.fairness.rates import CRITERIA, Criterion, binary_labels, codes_of, groups_of
+from elsewhere.fairness.rates import CRITERIA, Criterion, binary_labels, codes_of, group_column, groups_of, read_beside
 from elsewhere.nn.augmentation import Augment, augmented
 from elsewhere.nn.backbones import weights_file
 from elsewhere.nn.building import build
@@ -116,7 +116,7 @@ class GroupNetwork(NetworkLearner):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return () if self.group == "group" else (self.group,)
+        return read_beside(self.group)
 
     def refuses(self, source: Source[Examples]) -> str | None:
         try:
@@ -209,7 +209,7 @@ class GroupNetwork(NetworkLearner):
         """Return the people to train on: those whose group is known, where others are dropped."""
         if self.missing != "drop":
             return data
-        values = optional_column(data, self.group)
+        values = group_column(data, self.group)
         if values is None:
             return data
         return data.take(np.array([v is not None and v == v for v in values.tolist()]))

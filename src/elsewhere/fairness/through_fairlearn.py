@@ -11,7 +11,7 @@ import numpy as np
 from elsewhere.data import Array, Examples
 from elsewhere.encoding import Encoder, as_matrix
 from elsewhere.errors import UserError, did_you_mean
-from elsewhere.fairness.rates import CRITERIA, Criterion, binary_labels, codes_of, groups_of
+from elsewhere.fairness.rates import CRITERIA, Criterion, binary_labels, codes_of, groups_of, read_beside
 from elsewhere.fairness.regularised import as_prediction
 from elsewhere.learner import Learner
 from elsewhere.prediction import ClassPrediction
@@ -56,7 +56,7 @@ class FairlearnLearner(Learner[Examples, ClassPrediction]):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return () if self.group == "group" else (self.group,)
+        return read_beside(self.group)
 
     def refuses(self, source: Source[Examples]) -> str | None:
         if self.method not in METHODS:

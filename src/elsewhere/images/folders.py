@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from elsewhere.data import Array, Examples, listed
+from elsewhere.data import Array, Examples, listed, own
 from elsewhere.errors import UserError, did_you_mean
 from elsewhere.images.attacks import adversarial
 from elsewhere.images.corruptions import SEVERITIES, checked, corrupt
 from elsewhere.images.pictures import ENDINGS, decoded, picture_files, touched
 from elsewhere.metrics import classification_metrics
 from elsewhere.run import Run
-from elsewhere.splitting import held_out
+from elsewhere.splitting import held_out, home_name
 from elsewhere.task import Domain, Source, Task, TaskFunction, task
 
 LEARNERS = ("prior", "linear-probe:backbone=random-conv", "cnn")
@@ -190,7 +190,7 @@ def image_folder(
     rows = np.flatnonzero(np.isin(found.labels, kept))
     labels = np.searchsorted(kept, found.labels[rows])
     ids = np.array([str(p.relative_to(path)) for p in found.paths])[rows]
-    whole = Examples(images[rows] if len(rows) < len(images) else images, labels, {"id": ids, "domain": found.place[rows], **{k: v[rows] for k, v in found.columns.items()}}, names)
+    whole = Examples(images[rows] if len(rows) < len(images) else images, labels, {"id": ids, "domain": found.place[rows], **_roles(found.columns, rows)}, names)
     return domains_task(whole, seed, source, leave_out, corruptions, severities, home_share, unlabelled, attacks)
 
 
@@ -220,7 +220,7 @@ def domains_task(
     inside = np.flatnonzero(np.isin(place, at_home))
     parts = _home_parts(bare, inside, home_share, run, at_home)
     train, stop, test = (whole.take(rows) for rows in parts)
-    home = Domain("home" if len(at_home) > 1 else at_home[0], test, "home")
+    home = Domain(home_name(at_home, everywhere), test, "home")
     stress = stress_domains(test, corruptions, severities, seed)
     domains, granted = [home, *stress], {}
     for name in (d for d in everywhere if d not in at_home):
@@ -281,6 +281,11 @@ def stress_domains(home: Examples, corruptions: str | Sequence[str], severities:
         return make
 
     return [Domain(f"{name} {s}", corrupted(name, s), "stress", {"corruption": name, "severity": s}) for name in names for s in levels]
+
+
+def _roles(columns: Mapping[str, Array], rows: Array) -> dict[str, Array]:
+    """Return unit and group, which a table of pictures names so; other columns have no role."""
+    return {k if k in ("unit", "group") else own(k): v[rows] for k, v in columns.items()}
 
 
 def _kept_classes(found: Folder, classes: str) -> Array:

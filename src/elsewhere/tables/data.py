@@ -1,29 +1,26 @@
-"""Tables in: read, infer types, choose roles, say in words what is odd about them."""
+"""Tables in: infer types, choose roles, say in words what is odd about them."""
 
 from __future__ import annotations
 
-import csv
-import gzip
 import operator
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from elsewhere.data import Array
+from elsewhere.data import Array, own
 from elsewhere.encoding import as_numbers, is_category
 from elsewhere.errors import UserError, did_you_mean, one_line
+from elsewhere.tables.order import canonical_order
 
 Kind = Literal["classification", "regression"]
 MOST_CLASSES = 1000
+FEW_VALUES = 10  # whole numbers with no more values than these are classes
 _COMPARISON = re.compile(r"^(.+?)\s*(>=|<=|==|!=|>|<)\s*(.+)$")
 _OPERATORS = {">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le, "==": operator.eq, "!=": operator.ne}
-_ISO_DATE = re.compile(r"^\d{4}-\d{2}(-\d{2})?([ T].*)?$")
 _STANDS_FOR_MISSING = (0, -1, -9, -99, -999, -9999, 99, 999, 9999)
 
 
@@ -45,7 +42,17 @@ class Roles:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A table ready to be split: features, labels, columns, and what a reader must know about it."""
+    """A table ready to be split.
+
+    Args:
+        inputs: the features.
+        labels: [n] class codes or numbers.
+        classes: names of the classes; None: the labels are numbers.
+        columns: [n] each; roles by their reserved names, the table's own as ``column:NAME``.
+        notes: sentences that stand before the numbers of every report.
+        types: one row for each feature.
+        inferred: sentences for the plan: what nobody said and was inferred.
+    """
 
     inputs: pd.DataFrame
     labels: Array
@@ -53,78 +60,17 @@ class Prepared:
     columns: dict[str, Array]
     notes: tuple[str, ...]
     types: pd.DataFrame = field(repr=False)
+    inferred: tuple[str, ...] = ()
 
 
-def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read a CSV, TSV (also .gz) or Parquet file; text columns of ISO dates become dates.
+def prepare(frame: pd.DataFrame, roles: Roles, as_stored: bool = False) -> Prepared:
+    """Give columns their roles, drop rows without label or domain, note what is odd.
 
-    Raises:
-        UserError: no such file, a folder, empty, not UTF-8, two columns of one name, or damaged.
-    """
-    place = Path(path)
-    if place.is_dir():
-        raise UserError(f"{path} is a folder; a table is one CSV or Parquet file")
-    if not place.exists():
-        raise UserError(f"there is no file {path}")
-    try:
-        frame = _read_parquet(place) if place.suffix in (".parquet", ".pq") else _read_csv(place)
-    except UserError:
-        raise
-    except pd.errors.EmptyDataError as error:
-        raise UserError(f"{path} is empty") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); convert it: iconv -f latin1 -t utf8") from error
-    except (OSError, ValueError, pd.errors.ParserError, EOFError) as error:
-        raise UserError(f"cannot read {path}: {one_line(error, 200)}") from error
-    if not len(frame.columns) or not len(frame):
-        raise UserError(f"{path} is empty: {len(frame.columns)} columns and {len(frame)} rows")
-    return _dates(frame)
-
-
-def _read_csv(place: Path) -> pd.DataFrame:
-    opened = gzip.open if place.suffix == ".gz" else open
-    with opened(place, "rt", encoding="utf-8-sig", newline="") as file:
-        first = file.readline()
-    if "\0" in first:
-        raise UserError(f"{place} is not a text table (it holds zero bytes)")
-    separator = "\t" if ".tsv" in place.suffixes else max(",;\t|", key=first.count)
-    header = next(csv.reader([first], delimiter=separator), [])
-    _no_duplicates(header, place)
-    frame: pd.DataFrame = pd.read_csv(place, sep=separator, encoding="utf-8-sig", low_memory=False, skipinitialspace=True, index_col=False)
-    return frame
-
-
-def _read_parquet(place: Path) -> pd.DataFrame:
-    import pyarrow.parquet as pq
-
-    file = pq.ParquetFile(place)
-    _no_duplicates(file.schema_arrow.names, place)
-    frame = file.read().to_pandas(ignore_metadata=True)
-    for name in frame.columns:
-        if isinstance(frame[name].dtype, pd.CategoricalDtype):
-            frame[name] = frame[name].astype(object).where(frame[name].notna(), None)
-    return frame
-
-
-def _no_duplicates(names: Sequence[str], place: Path) -> None:
-    twice = sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
-    if twice:
-        raise UserError(f"{place} has {list(names).count(twice[0])} columns called {twice[0]!r}; rename all but one")
-
-
-def _dates(frame: pd.DataFrame) -> pd.DataFrame:
-    for name in frame.columns:
-        if is_category(frame[name]):
-            known = frame[name].dropna()
-            if len(known) and known.head(100).map(lambda v: isinstance(v, str) and bool(_ISO_DATE.match(v))).all():
-                parsed = pd.to_datetime(frame[name], errors="coerce", format="ISO8601")
-                if parsed.notna().sum() == len(known):
-                    frame = frame.assign(**{name: parsed})
-    return frame
-
-
-def prepare(frame: pd.DataFrame, roles: Roles) -> Prepared:
-    """Give every column its role, drop rows without label or domain, encode the label, note what is odd.
+    Args:
+        frame: the table.
+        roles: which column plays which part.
+        as_stored: keep the order of rows; else they are ordered by what they hold (by ``roles.id``
+            where there is one), so that splits and fits do not depend on their order in the file.
 
     Raises:
         UserError: a column does not exist, leaks, or cannot play its role.
@@ -133,12 +79,19 @@ def prepare(frame: pd.DataFrame, roles: Roles) -> Prepared:
     label, behind = _label(frame, roles.predict)
     _check_roles(frame, roles, behind)
     kept, notes = _with_label_and_domain(frame, label, roles)
-    frame, label = frame.loc[kept].reset_index(drop=True), label.loc[kept].reset_index(drop=True)
+    rows = np.flatnonzero(kept.to_numpy())
+    if not as_stored:
+        content = frame.loc[kept]
+        rows = rows[canonical_order(content if roles.id is None else content[[roles.id]])]
+    frame = frame.iloc[rows].reset_index(drop=True)
+    label = label.iloc[rows].reset_index(drop=True)
     inputs, more = _features(frame, roles, behind)
     labels, classes = _encode(label, roles)
-    columns = _columns(frame, roles, np.flatnonzero(kept.to_numpy()))
+    columns = _columns(frame, roles, rows)
     odd = audit(inputs, columns["domain"], labels, classes)
-    return Prepared(inputs, labels, classes, columns, (*notes, *more, *odd), describe(inputs))
+    said = (_kind_said(label, roles, classes),)
+    all_notes = (*notes, *more, *odd)
+    return Prepared(inputs, labels, classes, columns, all_notes, describe(inputs), said)
 
 
 def _string_names(frame: pd.DataFrame) -> pd.DataFrame:
@@ -190,7 +143,8 @@ def _check_roles(frame: pd.DataFrame, roles: Roles, behind: str) -> None:
         if taken.get(_known(name, frame, "feature")) in ("predict", "domain", "weight", "id", "unit"):
             raise UserError(f"feature {name!r} is the {taken[name]} column: it would leak; leave it out of --features")
         if name in roles.carried:
-            raise UserError(f"feature {name!r} holds a model's predictions: leave it out of --features")
+            told = f"feature {name!r} is read by a learner beside the features"
+            raise UserError(f"{told}: leave it out of --features")
     for name in roles.exclude:
         _known(name, frame, "excluded")
 
@@ -223,6 +177,9 @@ def _features(frame: pd.DataFrame, roles: Roles, behind: str) -> tuple[pd.DataFr
         values = frame[name]
         if values.isna().all():
             notes.append(f"Column {name} is missing in every row and was left out.")
+        elif roles.features is None and _row_names(name, values):
+            told = "has no name in the file and another value in every row"
+            notes.append(f"{name} {told}: row names, left out; name it in the header to use it.")
         elif is_category(values):
             try:
                 text = values.astype(str)
@@ -245,6 +202,11 @@ def _features(frame: pd.DataFrame, roles: Roles, behind: str) -> tuple[pd.DataFr
     return pd.DataFrame(kept, index=frame.index), notes
 
 
+def _row_names(name: str, values: pd.Series[Any]) -> bool:
+    """Return whether a column is an index that was written without a name."""
+    return bool(re.fullmatch(r"Unnamed: \d+", name)) and bool(values.is_unique)
+
+
 def _encode(label: pd.Series[Any], roles: Roles) -> tuple[Array, tuple[str, ...] | None]:
     if label.nunique() < 2:
         raise UserError(f"the label {roles.predict!r} is {one_line(label.iloc[0], 40)!r} in every row: there is nothing to predict")
@@ -260,13 +222,26 @@ def _encode(label: pd.Series[Any], roles: Roles) -> tuple[Array, tuple[str, ...]
     return pd.Categorical(names, categories=list(classes)).codes.astype(np.int64), classes
 
 
+def _kind_said(label: pd.Series[Any], roles: Roles, classes: tuple[str, ...] | None) -> str:
+    """Return what the label is taken for, and the option that changes it."""
+    if classes is None:
+        other = "" if roles.kind else "; --kind classification predicts its values as classes"
+        return f"label {roles.predict}: a number (regression){other}"
+    shown = ", ".join(classes[:8]) + (" …" if len(classes) > 8 else "")
+    told = f"label {roles.predict}: {len(classes)} classes: {shown}"
+    if roles.kind or is_category(label) or pd.api.types.is_bool_dtype(label):
+        return told
+    rule = f"whole numbers, at most {FEW_VALUES} of them, count as classes"
+    return f"{told} ({rule}; --kind regression predicts the number)"
+
+
 def infer_kind(label: pd.Series[Any]) -> Kind:
     """Return classification for text, truth values and whole numbers with at most 10 values; else regression."""
     if is_category(label) or pd.api.types.is_bool_dtype(label):
         return "classification"
     x = as_numbers(label)
     whole = bool((x == np.round(x)).all())
-    return "classification" if whole and label.nunique() <= 10 else "regression"
+    return "classification" if whole and label.nunique() <= FEW_VALUES else "regression"
 
 
 def class_name(value: Any) -> str:
@@ -291,12 +266,13 @@ def _columns(frame: pd.DataFrame, roles: Roles, rows: Array) -> dict[str, Array]
             if frame[name].isna().any():
                 raise UserError(f"{int(frame[name].isna().sum()):,} rows have no {role} in column {name!r}; fill or drop them")
             columns[role] = frame[name].map(class_name).to_numpy(object)
-    if roles.group:
-        columns.setdefault(roles.group, columns["group"])  # under its own name too: explainers are asked for it by that
+    if roles.group:  # under its own name too: explainers are asked for it by that
+        columns[own(roles.group)] = columns["group"]
     if roles.weight:
         columns["weight"] = _weights(frame[roles.weight], roles.weight)
     for name in roles.carried:
-        columns[name] = frame[name].to_numpy(object) if is_category(frame[name]) else frame[name].to_numpy()
+        values = frame[name]
+        columns[own(name)] = values.to_numpy(object) if is_category(values) else values.to_numpy()
     return columns
 
 

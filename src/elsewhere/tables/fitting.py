@@ -12,10 +12,11 @@ import pandas as pd
 from elsewhere.data import Examples, listed
 from elsewhere.encoding import is_category
 from elsewhere.errors import UserError, did_you_mean
-from elsewhere.tables.data import Roles, class_name, prepare, read_table
+from elsewhere.tables.data import Roles, class_name, prepare
+from elsewhere.tables.reading import Reading, read_table, reading
 from elsewhere.task import Source
 
-_EVERYWHERE = "the table"  # a column no file has: every row is in one place
+_EVERYWHERE = "the table"  # the column of the one place that all rows are in
 
 
 def source(
@@ -43,11 +44,13 @@ def source(
         raise UserError("a table needs --predict COLUMN: what to predict")
     if source and domain is None:
         raise UserError("--source needs --domain COLUMN: the column that says where a row comes from")
-    raw = path if isinstance(path, pd.DataFrame) else read_table(path)
+    found = Reading(path) if isinstance(path, pd.DataFrame) else reading(path)
+    raw = found.frame
+    place = domain or _unused(_EVERYWHERE, raw)
     if domain is None:
-        raw = raw.assign(**{_EVERYWHERE: "all"})
+        raw = raw.assign(**{place: "all"})
     names = [str(c) for c in raw.columns]
-    roles = Roles(predict, domain or _EVERYWHERE, None if features is None else tuple(listed(features, names)), tuple(listed(exclude, names)), unit, group, weight, id, kind)
+    roles = Roles(predict, place, None if features is None else tuple(listed(features, names)), tuple(listed(exclude, names)), unit, group, weight, id, kind)
     ready = prepare(raw, roles)
     data = Examples(ready.inputs, ready.labels, ready.columns, ready.classes)
     if source:
@@ -58,7 +61,14 @@ def source(
                 raise UserError(f"there is no domain {name!r}{did_you_mean(name, places)}")
         data = data.take(np.isin(ready.columns["domain"], wanted))
     columns = [{"name": str(name), "kind": _kind(ready.inputs[name])} for name in ready.inputs.columns]
-    return Source(data), {"columns": columns, "id": id, "predict": predict}, "boosting"
+    said = [*found.inferred, *ready.inferred, *found.notes, *ready.notes]
+    return Source(data), {"columns": columns, "id": id, "predict": predict, "said": said}, "boosting"
+
+
+def _unused(name: str, frame: pd.DataFrame) -> str:
+    while name in frame.columns:
+        name = f"{name} "
+    return name
 
 
 def new_rows(what: str | os.PathLike[str] | pd.DataFrame, remembered: Mapping[str, Any]) -> Examples:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from elsewhere.data import Array, Examples
+from elsewhere.data import Array, Examples, named_column
 from elsewhere.encoding import Encoder
 from elsewhere.errors import UserError
 from elsewhere.learner import Learner
@@ -157,7 +157,9 @@ class Given(Learner[Examples, Prediction]):
         return self
 
     def predict(self, data: Examples, run: Run = Run()) -> Prediction:
-        values = data.column(self.column)
+        values = named_column(data, self.column)
+        if values is None:
+            raise UserError(f"the data have no column {self.column!r}")
         if absent := int(np.sum([v is None or v != v for v in values.tolist()])):
             raise UserError(f"{absent} of {len(values)} rows have no prediction in column {self.column!r}")
         if self.classes_ is None:

@@ -13,6 +13,7 @@ from elsewhere.errors import UserError
 
 _FORMATS = {"year": "%Y", "month": "%Y-%m", "day": "%Y-%m-%d"}
 NAMES = (*_FORMATS, "quarter", "week")
+_DAY_AND_MONTH = r"^\s*(\d{1,2})[./-](\d{1,2})[./-]\d{2,4}\b"
 
 
 def as_periods(frame: pd.DataFrame, column: str, period: str) -> pd.DataFrame:
@@ -46,7 +47,8 @@ def as_periods(frame: pd.DataFrame, column: str, period: str) -> pd.DataFrame:
 
 def _calendar(values: pd.Series[Any], column: str, period: str) -> Any:
     if is_category(values):
-        values = pd.to_datetime(values, errors="coerce", format="mixed")
+        day_first = _day_first(values, column, period)
+        values = pd.to_datetime(values, errors="coerce", format="mixed", dayfirst=day_first)
         if values.isna().all():
             raise UserError(f"column {column!r} holds no dates that can be read; write them as 2024-03-31")
     elif not pd.api.types.is_datetime64_any_dtype(values):
@@ -62,6 +64,23 @@ def _calendar(values: pd.Series[Any], column: str, period: str) -> Any:
     else:
         names = values.dt.strftime(_FORMATS[period])
     return names.astype(object).where(values.notna(), None)
+
+
+def _day_first(values: pd.Series[Any], column: str, period: str) -> bool:
+    """Return whether dates such as 31/3/2024 begin with the day: a number above 12 tells.
+
+    Raises:
+        UserError: some begin with the day and some with the month, or nothing tells.
+    """
+    parts = values.dropna().astype(str).str.extract(_DAY_AND_MONTH).dropna().astype(int)
+    first, second = bool((parts[0] > 12).any()), bool((parts[1] > 12).any())
+    if first and second:
+        what = "dates that begin with the day and others that begin with the month"
+    elif len(parts) and not first and not second and period != "year":
+        what = f"dates such as {values.loc[parts.index[0]]!r}: which number is the month?"
+    else:
+        return first
+    raise UserError(f"column {column!r} holds {what}; write them as 2024-03-31")
 
 
 def _widths(x: np.ndarray[Any, Any], width: float) -> list[str | None]:

@@ -15,7 +15,8 @@ from elsewhere.assay.study import Study, learners_of
 from elsewhere.data import listed
 from elsewhere.errors import UserError, did_you_mean
 from elsewhere.run import duration
-from elsewhere.tables.data import Prepared, Roles, read_table
+from elsewhere.tables.data import Prepared, Roles
+from elsewhere.tables.reading import read_table
 from elsewhere.tables.tasks import prepared, table
 from elsewhere.task import TaskFunction
 
@@ -56,7 +57,7 @@ def read(
         raise UserError(f"no protocol {protocol!r}{did_you_mean(protocol, PROTOCOLS)}")
     if kind not in (None, "classification", "regression"):
         raise UserError(f"kind must be classification or regression, not {kind!r}")
-    columns = _column_names(path)
+    columns = _column_names(path) if features or exclude else []
     features, exclude = None if features is None else listed(features, columns), listed(exclude, columns)
     where = {"frame": path} if isinstance(path, pd.DataFrame) else {"path": str(path)}
     given = {"features": None if features is None else list(features), "exclude": list(exclude), "unit": unit, "group": group, "weight": weight, "id": id, "kind": kind}
@@ -73,8 +74,17 @@ def read(
     name = "table" if "frame" in where else re.sub(r"[^\w.-]+", "-", Path(str(path)).name.split(".")[0]) or "table"
     default = {"home_share": 0.25, "unlabelled": False, "exclude": [], "carried": []}
     told = {**where, **{k: v for k, v in options.items() if v is not None and default.get(k, ...) != v}}
-    base = TaskFunction(name, table.make, revision=table.revision, files=("path",), options=told, learners=_default_learners(ready), summary=_summary(ready, places))
     choice, values = _choices(places, source, protocol, period, cut)
+    chosen = _protocol_said(choice, values, len(places), protocol, bool(source), cut)
+    base = TaskFunction(
+        name,
+        table.make,
+        revision=table.revision,
+        files=("path",),
+        options=told,
+        learners=_default_learners(ready),
+        summary=_summary(ready, places, [chosen, _home_said(home_share, unit)]),
+    )
     function = TaskFunction(**{**vars(base), "choices": {choice: values}})
     if choice == "leave_out" and len(values) > MOST_LEFT_OUT and protocol is None:
         raise UserError(_too_many(function, ready, str(path), predict, domain))
@@ -109,14 +119,46 @@ def _default_learners(ready: Prepared) -> tuple[str, ...]:
     return ("prior", "logistic-regression" if ready.classes else "ridge-regression", "boosting")
 
 
-def _summary(ready: Prepared, places: list[str]) -> str:
-    """Return what was inferred, to be shown before anything runs."""
+def _protocol_said(
+    choice: str,
+    values: list[str],
+    places: int,
+    protocol: str | None,
+    source: bool,
+    cut: str | None,
+) -> str:
+    """Return how the source is chosen, and the option that changes it where nobody chose it."""
+    if choice == "leave_out":
+        told, option = f"each of the {places} domains is left out in turn", "--protocol, --source"
+    elif choice == "source":
+        told = f"trained in {', '.join(values[:8])}{' …' if len(values) > 8 else ''}"
+        told, option = f"{told}{', each in turn' * (len(values) > 1)}, judged in all others", ""
+    else:
+        told, option = f"trained on the periods before {values[0]}, judged in each later one", ""
+        if cut is None:
+            option = f"the first {TRAINED_BEFORE:.0%} of the periods; --cut changes it"
+    chosen = protocol is not None or source or cut is not None
+    return f"protocol: {told}" + (f" ({option})" if option and not chosen else "")
+
+
+def _home_said(share: float, unit: str | None) -> str:
+    whole = "rows are drawn one by one; --unit keeps units whole"
+    if unit:
+        whole = f"units of {unit} stay whole"
+    told = f"home: {share:.0%} of the source is held out, anew for every seed"
+    return f"{told} ({whole}; --home-share)"
+
+
+def _summary(ready: Prepared, places: list[str], chosen: Sequence[str]) -> str:
+    """Return what was inferred and what is odd, to be shown before anything runs."""
     types = ready.types.assign(missing=[f"{m:.0%}" for m in ready.types.missing])
     shown = types.to_string(index=False, max_rows=40)
-    classes = f"classes: {', '.join(ready.classes[:8])}{' …' if len(ready.classes) > 8 else ''}" if ready.classes else "a number (regression)"
     counts = pd.Series(ready.columns["domain"]).value_counts()
-    named = ", ".join(f"{p} {counts[p]:,}" for p in places[:12]) + (f", … ({len(places)} domains)" if len(places) > 12 else "")
-    return f"{len(ready.labels):,} rows; label: {classes}\ndomains: {named}\n{shown}"
+    named = ", ".join(f"{p} {counts[p]:,}" for p in places[:12])
+    named += f", … ({len(places)} domains)" if len(places) > 12 else ""
+    size = f"{len(ready.labels):,} rows in {len(places)} domains: {named}"
+    lines = [size, *ready.inferred, *chosen]
+    return "\n".join([*lines, *(f"note: {note}" for note in ready.notes), shown])
 
 
 def _too_many(function: TaskFunction, ready: Prepared, path: str, predict: str, domain: str) -> str:

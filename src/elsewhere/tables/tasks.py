@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from elsewhere.data import Array, Examples, find
+from elsewhere.data import Array, Examples, find, own
 from elsewhere.errors import UserError, did_you_mean
 from elsewhere.metrics import classification_metrics, regression_metrics
 from elsewhere.run import Run
-from elsewhere.splitting import held_out
-from elsewhere.tables.data import Prepared, Roles, prepare, read_table
+from elsewhere.splitting import held_out, home_name
+from elsewhere.tables.data import Prepared, Roles, prepare
 from elsewhere.tables.periods import as_periods
+from elsewhere.tables.reading import Reading, read_table, reading
 from elsewhere.task import Domain, Source, Task, task
 
 FINDINGS = ("shift-decomposition",)
 _PREPARED: dict[Any, tuple[Any, Prepared]] = {}
 
 
-@task("table", files=("path",))
+@task("table", files=("path",), revision=2)
 def table(
     seed: int = 0,
     path: str | None = None,
@@ -46,32 +48,42 @@ def table(
     trained_on: str | None = None,
     home_share: float = 0.25,
     unlabelled: bool = False,
+    as_stored: bool = False,
 ) -> Task[Examples]:
     """Make the task of one table and one protocol: ``source``, ``leave_out`` or ``cut`` says where to train.
 
     A part of the source (``home_share``, stratified by domain and label, units never split, redrawn with the seed) is
-    held out as home; all other domains are judged whole.
+    held out as home; all other domains are judged whole. Rows are ordered by what they hold (by
+    ``id`` where there is one), so that their order in the file changes nothing; ``as_stored``
+    keeps that order.
     """
     missing = [name for name, value in (("path", frame if path is None else path), ("predict", predict or None), ("domain", domain or None)) if value is None]
     if missing or source is leave_out is cut is None:
         raise UserError(f"the task 'table' needs {missing[0] if missing else 'source, leave_out or cut'}; in a study file: options = {{ path = …, predict = …, domain = …, source = … }}")
     roles = Roles(predict, domain, None if features is None else tuple(features), tuple(exclude), unit, group, weight, id, kind, tuple(carried))
-    ready = prepared(path, frame, roles, period)
+    ready = prepared(path, frame, roles, period, as_stored)
     places = sorted(set(ready.columns["domain"]))
     home = _home(places, source, leave_out, cut)
     return split(ready, places, home, Run(seed), home_share, trained_on, unlabelled, in_order=period is not None)
 
 
-def prepared(path: str | None, frame: Any, roles: Roles, period: str | None) -> Prepared:
-    """Return the prepared table; the last two are kept, since every trial of a study asks for the same."""
-    key = (_stamp(path), id(frame), roles, period)
+def prepared(
+    path: str | None,
+    frame: Any,
+    roles: Roles,
+    period: str | None,
+    as_stored: bool = False,
+) -> Prepared:
+    """Return the prepared table; the last two are kept, since a study's trials ask for the same."""
+    key = (_stamp(path), id(frame), roles, period, as_stored)
     if key not in _PREPARED:
-        raw = read_table(str(path)) if frame is None else frame
-        if period is not None:
-            raw = as_periods(raw, roles.domain, period)
+        found = reading(str(path)) if frame is None else Reading(frame)
+        raw = found.frame if period is None else as_periods(found.frame, roles.domain, period)
         while len(_PREPARED) >= 2:
             _PREPARED.pop(next(iter(_PREPARED)))
-        _PREPARED[key] = (frame, prepare(raw, roles))
+        made = prepare(raw, roles, as_stored)
+        notes, said = (*found.notes, *made.notes), (*found.inferred, *made.inferred)
+        _PREPARED[key] = (frame, replace(made, notes=notes, inferred=said))
     return _PREPARED[key][1]
 
 
@@ -119,7 +131,7 @@ def split(
         units = f" of {len(set(ready.columns['unit'][inside]))} units" if "unit" in ready.columns else ""
         raise UserError(f"{', '.join(home)} has {len(inside)} rows{units}, too few to hold out {home_share:.0%} of them")
     train = data.take(inside[~test])
-    domains = [Domain("home" if len(home) > 1 else home[0], data.take(inside[test]), "home")]
+    domains = [Domain(home_name(home, places), data.take(inside[test]), "home")]
     granted = {}
     others = [p for p in places if p not in home]
     for order, name in enumerate(others):
@@ -138,7 +150,7 @@ def split(
 def _spoilt(ready: Prepared, trained_on: str | None) -> Array:
     if trained_on is None:
         return np.zeros(len(ready.labels), bool)
-    values = ready.columns[trained_on]
+    values = ready.columns[own(trained_on)]
     known = {"true", "1", "yes", "false", "0", "no"}
     text = np.array([str(v).lower().removesuffix(".0") for v in values.tolist()])
     if odd := set(text) - known:
@@ -170,7 +182,8 @@ MEASUREMENTS = ("bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_ma
 @task("penguins", choices={"source": ["Adelie"]}, learners=("prior", "logistic-regression", "random-forest"))
 def penguins(seed: int = 0, source: str = "Adelie", features: Sequence[str] = MEASUREMENTS) -> Task[Examples]:
     """Female or male, learnt on one species and asked of the others."""
-    return table(seed, path=penguins_path(), predict="sex", domain="species", source=source, features=tuple(features))
+    roles = {"predict": "sex", "domain": "species", "features": tuple(features)}
+    return table(seed, path=penguins_path(), source=source, **roles, as_stored=True)
 
 
 HEART_COLUMNS = (
@@ -184,7 +197,7 @@ HOSPITALS = {"cleveland": "cleveland", "hungarian": "hungarian", "switzerland": 
 def heart_hospitals(seed: int = 0, source: str = "cleveland", path: str | None = None, features: Sequence[str] | None = None, home_share: float = 0.25) -> Task[Examples]:
     """Heart disease (more than 50 % narrowing), trained in one hospital. Detrano et al. 1989, UCI, CC BY 4.0."""
     frame = read_heart(path or find("heart-hospitals", "download 'Heart Disease' from the UCI repository into that folder"))
-    return table(seed, frame=frame, predict="disease > 0", domain="hospital", source=source, features=features, home_share=home_share)
+    return table(seed, frame=frame, predict="disease > 0", domain="hospital", source=source, features=features, home_share=home_share, as_stored=True)
 
 
 _FRAMES: dict[str, pd.DataFrame] = {}
@@ -226,8 +239,8 @@ def adult(seed: int = 0, path: str | None = None, domain: str | None = None, sou
         if domain not in frame:
             raise UserError(f"there is no column {domain!r} to take domains from{did_you_mean(domain, frame.columns)}")
         chosen = source or str(frame[domain].value_counts().index[0])
-        return table(seed, frame=_keep(frame, (str(place), domain)), predict="income-per-year", domain=domain, source=chosen, group="sex")
-    ready = prepared(None, _keep(frame.assign(everywhere="home"), (str(place), "")), Roles("income-per-year", "everywhere", group="sex"), None)
+        return table(seed, frame=_keep(frame, (str(place), domain)), predict="income-per-year", domain=domain, source=chosen, group="sex", as_stored=True)
+    ready = prepared(None, _keep(frame.assign(everywhere="home"), (str(place), "")), Roles("income-per-year", "everywhere", group="sex"), None, as_stored=True)
     if not 0 < train + validation < len(ready.labels):
         raise UserError(f"{train} rows to train on and {validation} for validation leave none of {len(ready.labels)} to judge")
     whole = Examples(ready.inputs, ready.labels, ready.columns, ready.classes)
@@ -262,7 +275,7 @@ def acs_income(seed: int = 0, source: str | None = None, path: str | None = None
     if group not in ("SEX", "RAC1P"):
         raise UserError(f"group must be SEX or RAC1P, not {group!r}")
     chosen = source or str(frame["state"].iloc[0])
-    return table(seed, frame=_keep(frame, (str(place), "acs-income")), predict="PINCP > 50000", domain="state", source=chosen, group=group, features=(*ACS_NUMBERS, *ACS_CODES))
+    return table(seed, frame=_keep(frame, (str(place), "acs-income")), predict="PINCP > 50000", domain="state", source=chosen, group=group, features=(*ACS_NUMBERS, *ACS_CODES), as_stored=True)
 
 
 def read_acs_income(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -304,7 +317,7 @@ def acs_wages(seed: int = 0, source: str = "CA", path: str | None = None, states
     frame = frame[frame.state.isin([source, *named])]
     if bins:
         frame = frame.assign(age=((frame.age - 18) // 5).map(lambda k: f"{18 + 5 * k} to {22 + 5 * k}"))
-    return table(seed, frame=_keep(frame, (str(place), source, *named, str(bins))), predict="income_wage > 35000", domain="state", source=source, group="sex")
+    return table(seed, frame=_keep(frame, (str(place), source, *named, str(bins))), predict="income_wage > 35000", domain="state", source=source, group="sex", as_stored=True)
 
 
 def _acs(path: str) -> pd.DataFrame:
