@@ -1,4 +1,4 @@
-"""What the dataset derivative's explainer explains, of whom it warns, and when harm is concentrated."""
+"""Which domain the dataset derivative explains, its warnings, and when harm is concentrated."""
 
 from __future__ import annotations
 
@@ -104,9 +104,9 @@ def test_a_judge_that_is_trained_on_is_told_once():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(60, 2)), rng.integers(2, size=60)
     d = DatasetDerivative(ridge=1.0).fit(x, y)
+    judge = (np.r_[x[:20], x[:10] + 9], np.r_[y[:20], y[:10]])
     with pytest.warns(UserWarning, match="20 of the judge's 30 examples are training") as heard:
-        for _ in range(3):
-            d.gradient((np.r_[x[:20], x[:10] + 9], np.r_[y[:20], y[:10]]))
+        [d.gradient(judge) for _ in range(3)]
     assert len(heard) == 1
 
 

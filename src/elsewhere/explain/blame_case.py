@@ -222,7 +222,12 @@ def _labels(data: Examples) -> Array:
     return labels if data.classes is not None else labels.astype(float)
 
 
-def case_of(result: Result, trial: str, domains: Mapping[str, str], ridge: float | Literal["loo"]) -> Case:
+def case_of(
+    result: Result,
+    trial: str,
+    domains: Mapping[str, str],
+    ridge: float | Literal["loo"],
+) -> Case:
     """Return the case of one trial and the domains of its task that judge.
 
     Args:

@@ -22,6 +22,7 @@ from elsewhere.data import Array
 if TYPE_CHECKING:
     from elsewhere.explain.dataset_derivative import DatasetDerivative
 
+Judges = Mapping[str, tuple[Array, Array]]
 WORST = (0.01, 0.05, 0.1)  # shares of all examples among which parts are counted
 TENTH = 0.1
 REFITS = 99
@@ -73,9 +74,8 @@ def held_by_worst(g: Array) -> pd.DataFrame:
     """
     counts = [max(1, round(share * len(g))) for share in (0.01, TENTH, 0.5)]
     shares = [_held(g, k) for k in counts]
-    return pd.DataFrame(
-        {"worst": ["1 %", "10 %", "50 %"], "examples": counts, "share of the harm": shares}
-    )
+    worst = ["1 %", "10 %", "50 %"]
+    return pd.DataFrame({"worst": worst, "examples": counts, "share of the harm": shares})
 
 
 def _held(g: Array, count: int) -> float:
@@ -86,7 +86,7 @@ def _held(g: Array, count: int) -> float:
 def concentrations(
     derivative: DatasetDerivative,
     features: Array,
-    judges: Mapping[str, tuple[Array, Array]],
+    judges: Judges,
     columns: Mapping[str, Array],
     unit: Array | None = None,
 ) -> dict[str, Concentration]:
@@ -151,9 +151,7 @@ def _against_chance(g: Array, refits: Array) -> pd.DataFrame:
     return table.assign(**{"by chance": middle, "chance low": low, "chance high": high}, p=p)
 
 
-def _refits(
-    derivative: DatasetDerivative, features: Array, judges: Mapping[str, tuple[Array, Array]]
-) -> dict[str, Array]:
+def _refits(derivative: DatasetDerivative, features: Array, judges: Judges) -> dict[str, Array]:
     """Return what the worst hold when the regression is fitted again on permuted residuals.
 
     W = C Zᵀ D_α Y*, g = rowsum((Z C Vᵀ G) ⊙ (Y* - Z W)); C, the features and the judges stay.
@@ -161,7 +159,7 @@ def _refits(
     rng, permuted = np.random.default_rng(0), _permuting(derivative, features)
     z, c = _padded(derivative, features), derivative.solution_.inverse.cpu().numpy()
     weighted = derivative.sample_weight_[:, None] * z
-    sides = {name: (_padded(derivative, v), derivative.wanted(u)) for name, (v, u) in judges.items()}
+    sides = {k: (_padded(derivative, v), derivative.wanted(u)) for k, (v, u) in judges.items()}
     found: dict[str, list[list[float]]] = {name: [] for name in judges}
     for _ in range(REFITS):
         y = permuted(rng)
@@ -214,7 +212,10 @@ def _padded(derivative: DatasetDerivative, features: Array) -> Array:
 
 
 def _counted_parts(
-    features: Array, g: Array, columns: Mapping[str, Array], unit: Array | None
+    features: Array,
+    g: Array,
+    columns: Mapping[str, Array],
+    unit: Array | None,
 ) -> pd.DataFrame:
     """Return part × share of the worst, with the one-sided p of independence given the features.
 

@@ -72,21 +72,23 @@ class DatasetBlame(Explainer):
         for case in cases:
             table = blamed[case.key] = case.blame()
             about = "" if len(cases) == 1 else f": {case.key}"
-            drawn[f"Which part of the source each domain's error is due to{about}"] = figures.blame_map(table, case.what)
+            title = f"Which part of the source each domain's error is due to{about}"
+            drawn[title] = figures.blame_map(table, case.what)
         for title, some in _by_what(cases, blamed).items():
             tables[title] = pd.concat(some, ignore_index=True)
         held = corrected({name: c for case in cases for name, c in case.concentrations().items()})
         told = []
         for case in cases:
             for name in case.judges:
-                table = blamed[case.key]
-                told.append(self._domain(case, name, table[table["judge"] == name], held[name], tables, drawn))
+                table = blamed[case.key].query("judge == @name")
+                told.append(self._domain(case, name, table, held[name], tables, drawn))
             about = "" if len(cases) == 1 else f": {case.key}"
             drawn |= self._weights(case, about)
             if (notes := case.labels_in_doubt()) is not None:
                 tables[f"Labels in doubt, judged by leaving each example out{about}"] = notes
-        said = [LIMITS, choice, *_trials_said(result, learner, chosen), *(case.said for case in cases)]
-        return Finding(f"{learner}: " + " ".join(told), tables, drawn, " ".join(s for s in said if s))
+        said = [LIMITS, choice, *_trials_said(result, learner, chosen)]
+        limits = " ".join(s for s in [*said, *(case.said for case in cases)] if s)
+        return Finding(f"{learner}: " + " ".join(told), tables, drawn, limits)
 
     def _cases(self, result: Result, chosen: list[Place]) -> list[Case]:
         """Return one case per trial, in the order of the worst domain of each."""
@@ -106,7 +108,15 @@ class DatasetBlame(Explainer):
         ranked = [str(n) for n in result.ranking().learner] if len(away(result.scores())) else names
         return next((n for n in ranked if kinds.get(n) != "prior"), ranked[0])
 
-    def _domain(self, case: Case, name: str, blamed: pd.DataFrame, held: Concentration, tables: dict[str, Any], drawn: dict[str, Figure]) -> str:
+    def _domain(
+        self,
+        case: Case,
+        name: str,
+        blamed: pd.DataFrame,
+        held: Concentration,
+        tables: dict[str, Any],
+        drawn: dict[str, Figure],
+    ) -> str:
         g = np.asarray(case.derivative.gradient(case.judges[name]))
         examples = case.examples(g, name, self.shown)
         tables[f"{name}: examples that hurt and help most"] = examples
@@ -134,7 +144,8 @@ class DatasetBlame(Explainer):
 
     def _weights(self, case: Case, about: str) -> dict[str, Figure]:
         weights = {name: case.derivative.optimise(judge, steps=1, step=0.1) for name, judge in case.judges.items()}
-        return {f"Weights after one step for each domain, by {case.what}{about}": figures.weights_by_part(weights, case.part)}
+        title = f"Weights after one step for each domain, by {case.what}{about}"
+        return {title: figures.weights_by_part(weights, case.part)}
 
 
 def _by_what(cases: list[Case], blamed: dict[str, pd.DataFrame]) -> dict[str, list[pd.DataFrame]]:
@@ -192,7 +203,15 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def sentence(name: str, blamed: pd.DataFrame, held: Concentration, removal: pd.DataFrame, buys: pd.DataFrame, metric: str, what: str) -> str:
+def sentence(
+    name: str,
+    blamed: pd.DataFrame,
+    held: Concentration,
+    removal: pd.DataFrame,
+    buys: pd.DataFrame,
+    metric: str,
+    what: str,
+) -> str:
     """Return one or two sentences that a manager can read."""
     worst = blamed.iloc[int(blamed["blame"].to_numpy().argmax())]
     beyond = worst["blame low"] > 0

@@ -157,7 +157,7 @@ class DatasetDerivative(BaseEstimator):
         return self.solution_.targets.part(slice(None), torch.float64).numpy()
 
     def wanted(self, labels: Any) -> Array:
-        """Return the outputs [m, outputs] of labels, in the order of the classes that were fitted."""
+        """Return the outputs [m, outputs] of labels, classes in the order that was fitted."""
         given = np.asarray(labels)
         found = Targets.of(given, self.classes_ if given.ndim == 1 else None)
         return found.part(slice(None), torch.float64).numpy()
@@ -385,11 +385,10 @@ class DatasetDerivative(BaseEstimator):
             return
         self.compared_.add(key)
         solution = self.solution_
-        training = (
-            row
-            for place, z in solution.rows.blocks(torch.float64)
-            for row in _whole_rows(z, solution.targets.part(place, torch.float64, self.device))
-        )
+        training: list[bytes] = []
+        for place, z in solution.rows.blocks(torch.float64):
+            fitted = solution.targets.part(place, torch.float64, self.device)
+            training += _whole_rows(z, fitted)
         if same := shared_rows(training, judging):
             told = f"{same} of the judge's {len(v)} examples are training examples too"
             warnings.warn(f"{told}: use judge='leave-one-out'", UserWarning, stacklevel=5)

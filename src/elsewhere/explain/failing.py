@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -64,7 +64,7 @@ def _judged(result: Result, learner: str) -> pd.DataFrame:
     """Return task, domain, role, gap and fails of what was judged: elsewhere first, then by gap."""
     cells, gaps = result.cells(), result.gaps()
     names = ["task", "domain", "role"]
-    cells, gaps = (t[t.learner == learner].astype({n: str for n in names}) for t in (cells, gaps))
+    cells, gaps = (t[t.learner == learner].astype(dict.fromkeys(names, str)) for t in (cells, gaps))
     rows = cells.dropna(subset=["value"])
     rows = rows.merge(gaps[[*names, "gap", "low"]], on=names, how="left", suffixes=("_", ""))
     sign = -1.0 if result.higher_is_better(result.headline) else 1.0
@@ -75,7 +75,7 @@ def _judged(result: Result, learner: str) -> pd.DataFrame:
     return rows.sort_values(keys, ascending=[True, False, False], kind="stable")
 
 
-def _place(result: Result, learner: str, rows: pd.DataFrame, row: pd.Series[float]) -> Place:
+def _place(result: Result, learner: str, rows: pd.DataFrame, row: Any) -> Place:
     trials = result.trials().query("status == 'done'").sort_values("seed")
     mine = trials[(trials.task.astype(str) == row.task) & (trials.learner == learner)]
     several = rows[(rows.domain == row.domain) & (rows.role == row.role)].task.nunique() > 1

@@ -1,4 +1,4 @@
-"""Are examples that judge training examples too? By what identifies them, never by features alone."""
+"""Are examples that judge training examples too? By ids or whole rows, never by features alone."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ def shared_examples(training: Data, judging: Data) -> int | None:
     both = optional_column(training, "domain") is not None
     both &= optional_column(judging, "domain") is not None
     names = ["id", "domain"] if both else ["id"]  # ids may start anew in every domain
-    trained, asked = (
-        list(zip(*(data.column(n).astype(str).tolist() for n in names), strict=True))
-        for data in (training, judging)
-    )
-    known = set(trained)
-    return sum(key in known for key in asked)
+    known = set(_keys(training, names))
+    return sum(key in known for key in _keys(judging, names))
+
+
+def _keys(data: Data, names: list[str]) -> list[tuple[str, ...]]:
+    columns = [data.column(name).astype(str).tolist() for name in names]
+    return list(zip(*columns, strict=True))
 
 
 def shared_rows(training: Iterable[bytes], judging: Iterable[bytes]) -> int:
