@@ -211,6 +211,12 @@ def _relation(x, kind):
 KINDS = ("classes", "zeros and ones", "curved", "numbers")
 
 
+def marked(*slow: str, long: tuple[str, ...]):
+    """One kind runs among the slow tests, the others among the long ones: 20 to 60 s each."""
+    first = [pytest.param(kind, marks=pytest.mark.slow) for kind in slow]
+    return [*first, *(pytest.param(k, marks=pytest.mark.long) for k in long)]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_few_clean_tables_name_nobody(kind, monkeypatch):
     monkeypatch.setattr(concentration, "REFITS", 20)
@@ -226,16 +232,14 @@ def test_wrong_labels_of_one_domain_are_named(monkeypatch):
     assert row["share of the worst"] > 2 * row["share of all"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", marked("zeros and ones", long=("classes", "curved", "numbers")))
 def test_nothing_planted_names_nothing_in_19_of_20_tables(kind, monkeypatch):
     monkeypatch.setattr(concentration, "REFITS", 29)
     found = [world(seed, kind, 800) for seed in range(100)]
     assert np.mean([c.concentrated or len(c.over_represented()) > 0 for c in found]) <= 0.05
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["classes", "numbers"])
+@pytest.mark.parametrize("kind", marked("classes", long=("numbers",)))
 def test_two_percent_wrong_labels_of_one_domain_are_named_nearly_always(kind, monkeypatch):
     monkeypatch.setattr(concentration, "REFITS", 5)
     found = [world(s, kind, 4000, planted=0.02, moved=0).over_represented() for s in range(20)]
