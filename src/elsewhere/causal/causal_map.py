@@ -69,7 +69,9 @@ class CausalMap(Explainer):
             figures["Third eigenvalue of each environment's change: linear mixing and single targets leave it near 0"] = f.eigenvalue_figure(fitted.third_, fitted.limit_, names)
         failed = [a["assumption"] for a in getattr(fitted, "assumptions_", []) if a["state"] == "failed"]
         said += f" Assumptions that failed: {'; '.join(failed)}." if failed else " No assumption that can be checked failed." if tables.get("Assumptions") is not None else ""
-        return Finding(f"{wanted[0]}, seed {mine.seed}: {said.strip()}", tables, figures, LIMITS)
+        several = trials[trials.learner.astype(str) == wanted[0]].task.nunique()
+        where = f", {mine.task} (one of {several} tasks)" if several > 1 else ""
+        return Finding(f"{wanted[0]}{where}, seed {mine.seed}: {said.strip()}", tables, figures, LIMITS)
 
     def _codes(self, fitted: Any, task: Any, figures: dict[str, Figure]) -> str:
         """Draw codes against true variables where a domain knows them, and traversals of pictures."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from elsewhere.assay.analysis import away
 from elsewhere.data import Array, Examples, optional_column
 from elsewhere.errors import UserError
+from elsewhere.explain.concentration import Concentration, concentrations
 from elsewhere.explain.dataset_derivative import DatasetDerivative, LeaveOneOut
+from elsewhere.explain.overlap import shared_examples
 from elsewhere.explain.represented import representing
 from elsewhere.learner import as_examples
 from elsewhere.run import Run
@@ -24,7 +25,7 @@ from elsewhere.task import Source
 if TYPE_CHECKING:
     from elsewhere.assay.result import Result
 
-MOST_TRAINED, MOST_JUDGED, MOST_DOMAINS, MOST_PARTS, MOST_EXTENDED = 50_000, 4_000, 4, 12, 3_000
+MOST_TRAINED, MOST_JUDGED, MOST_PARTS, MOST_EXTENDED = 50_000, 4_000, 12, 3_000
 
 
 @dataclass
@@ -49,6 +50,11 @@ class Case:
     said: str = ""
     trained: dict[bytes, Any] = field(default_factory=dict, repr=False)
 
+    @property
+    def key(self) -> str:
+        """The domains that judge, as one name."""
+        return ", ".join(self.judges)
+
     @cached_property
     def left_out(self) -> LeaveOneOut:
         """What the others say of each example, whatever the domain that judges."""
@@ -63,6 +69,13 @@ class Case:
         for column in ("blame", "blame low", "blame high"):
             table[column] = table[column] / whole
         return table.drop(columns=["share", "removal"]).rename(columns={"domain": "part", "removal share": "left out"})
+
+    def concentrations(self) -> dict[str, Concentration]:
+        """Return how concentrated the harm to each domain is, and whose examples it is."""
+        named = {name: optional_column(self.train, name) for name in ("domain", "group")}
+        columns = {name: values for name, values in named.items() if values is not None}
+        unit = optional_column(self.train, "unit")
+        return concentrations(self.derivative, self.features, self.judges, columns, unit)
 
     def label(self, row: int) -> str:
         codes = np.asarray(self.train.labels)
@@ -209,7 +222,20 @@ def _labels(data: Examples) -> Array:
     return labels if data.classes is not None else labels.astype(float)
 
 
-def case_of(result: Result, trial: str, domain: str | None, ridge: float | Literal["loo"]) -> Case:
+def case_of(
+    result: Result,
+    trial: str,
+    domains: Mapping[str, str],
+    ridge: float | Literal["loo"],
+) -> Case:
+    """Return the case of one trial and the domains of its task that judge.
+
+    Args:
+        domains: names in the task by the label that tables show.
+
+    Raises:
+        UserError: the data have no labels, or a domain is too small to halve.
+    """
     fitted, task, planned = result.fitted(trial), result.task(trial), result.trial(trial)
     said = []
     train = as_examples(task.source.train)
@@ -226,8 +252,8 @@ def case_of(result: Result, trial: str, domain: str | None, ridge: float | Liter
     x = seen(source.train)
     derivative = DatasetDerivative(ridge=ridge).fit(x, _labels(train), optional_column(train, "weight"), parts, None if train.classes is None else list(range(len(train.classes))))
     judges, held, chosen, whole = {}, {}, {}, {}
-    for name in _domains(result, planned.label, task, domain):
-        data = task.domain(name).load()
+    for name, domain in domains.items():
+        data = task.domain(domain).load()
         first, second = _halves(data)
         if min(len(first), len(second)) < 5:
             raise UserError(f"{name} has {len(data)} examples: too few to choose by one half and judge by the other")
@@ -235,9 +261,24 @@ def case_of(result: Result, trial: str, domain: str | None, ridge: float | Liter
         assert judged is not None
         judges[name] = (v[first], _labels(judged)[first])
         held[name], chosen[name] = (v[second], judged.take(second)), judged.take(first)
+        said += _overlap(derivative, train, chosen[name], judges[name], name)
         whole[name] = derivative.judged(judges[name])
     metric = "accuracy" if train.classes is not None else "RMSE"
     return Case(planned.label, fitted, planned.learner, source, train, x, derivative, judges, held, chosen, whole, parts, what, metric, run, " ".join(said))
+
+
+def _overlap(
+    derivative: DatasetDerivative,
+    train: Examples,
+    data: Examples,
+    judge: tuple[Array, Array],
+    name: str,
+) -> list[str]:
+    """Say which examples of a judge were trained on, where ids tell; else rows are compared."""
+    shared = shared_examples(train, data)
+    if shared is not None:
+        derivative.compared(judge)
+    return [f"{shared} of {len(data)} examples of {name} are trained on too."] if shared else []
 
 
 def _halves(data: Any) -> tuple[Array, Array]:
@@ -250,18 +291,6 @@ def _halves(data: Any) -> tuple[Array, Array]:
     names = rng.permutation(np.unique(units[order]))
     first = np.isin(units[order], names[: len(names) // 2])
     return order[first], order[~first]
-
-
-def _domains(result: Result, learner: str, task: Any, asked: str | None) -> list[str]:
-    """Return the domains elsewhere where the learner is worst; home where a task has no other."""
-    if asked is not None:
-        return [task.domain(asked).name]
-    scores = result.scores()
-    mine = scores[(scores.learner == learner) & (scores.metric == result.headline)]
-    there = away(mine) if len(away(mine)) else mine
-    means = there.groupby("domain", observed=True, sort=False)["value"].mean()
-    names = [str(n) for n in means.sort_values(ascending=result.higher_is_better(result.headline), kind="stable").index]
-    return [n for n in names if n in {d.name for d in task.domains}][:MOST_DOMAINS]
 
 
 def _parts(train: Examples) -> tuple[Array, str]:

@@ -13,6 +13,7 @@ from elsewhere.data import Array, Examples, optional_column
 from elsewhere.errors import UserError, did_you_mean
 from elsewhere.explain.data_values import closeness_weights, knn_shapley, learnt_weights
 from elsewhere.explain.dataset_derivative import OWN, DatasetDerivative
+from elsewhere.explain.overlap import shared_examples
 from elsewhere.explain.represented import representing
 from elsewhere.learner import offers
 from elsewhere.nn.combined import Refitted
@@ -63,7 +64,15 @@ class Curated(Refitted):
             train = train.take(train.column("domain").astype(str) != self.judge)
         seen = _representing(self.base, replace(source, train=train), run)
         fitted = DatasetDerivative(ridge=self.ridge).fit(seen(train), *_labels(train), domain=optional_column(train, "domain"), classes=_classes(train))
-        return fitted, train, self.judge if held is None else (seen(held), _labels(held)[0])
+        if held is None:
+            return fitted, train, self.judge
+        judge = (seen(held), _labels(held)[0])
+        if (shared := shared_examples(train, held)) is not None:
+            fitted.compared(judge)
+            if shared:
+                told = f"{shared} of the judge's {len(held)} examples are training examples too"
+                warnings.warn(f"{told}: use judge='leave-one-out'", UserWarning, stacklevel=3)
+        return fitted, train, judge
 
 
 def _representing(base: Any, source: Source[Any], run: Run) -> Any:

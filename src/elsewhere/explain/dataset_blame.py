@@ -10,16 +10,18 @@ import numpy as np
 import pandas as pd
 
 from elsewhere.assay.analysis import away
-from elsewhere.data import Array
 from elsewhere.errors import UserError, did_you_mean
 from elsewhere.explain import blame_figures as figures
 from elsewhere.explain.blame_case import Case, case_of
+from elsewhere.explain.concentration import Concentration, corrected
+from elsewhere.explain.failing import Place, places
 from elsewhere.explainer import Explainer, Figure, Finding
 from elsewhere.pictures import contact_sheet, is_picture
 
 if TYPE_CHECKING:
     from elsewhere.assay.result import Result
 
+MOST_DOMAINS = 4
 CULPRIT = 0.01  # a blame below this share of the judge's loss names no culprit, however significant
 LIMITS = (
     "Exact for ridge regression on what the learner represents, and local to it; not the truth about a network that is trained again, which is why removal is re-run. "
@@ -34,7 +36,8 @@ class DatasetBlame(Explainer):
 
     Args:
         learner: whose failure is explained; default: the best elsewhere.
-        judge: explain this domain only; default: the worst few.
+        judge: explain this domain only, by the task that judges it; default: those worse than home
+            beyond doubt, at most four, or else the worst.
         shown: most harmful and most helpful examples to show.
         shares: of the source that are removed, the worst first.
         rerun: whether the learner is trained again without them.
@@ -60,32 +63,60 @@ class DatasetBlame(Explainer):
         return None
 
     def explain(self, result: Result) -> Finding:
-        case = case_of(result, self._trial(result), self.judge, self.ridge)
-        table = case.blame()
-        tables: dict[str, pd.DataFrame] = {f"Blame: {case.what} × domain, as shares of the domain's squared error": table}
-        drawn: dict[str, Figure] = {"Which part of the source each domain's error is due to": figures.blame_map(table, case.what)}
+        learner = self._learner(result)
+        chosen, choice = places(result, learner, self.judge, MOST_DOMAINS)
+        cases = self._cases(result, chosen)
+        blamed: dict[str, pd.DataFrame] = {}
+        tables: dict[str, pd.DataFrame] = {}
+        drawn: dict[str, Figure] = {}
+        for case in cases:
+            table = blamed[case.key] = case.blame()
+            about = "" if len(cases) == 1 else f": {case.key}"
+            title = f"Which part of the source each domain's error is due to{about}"
+            drawn[title] = figures.blame_map(table, case.what)
+        for title, some in _by_what(cases, blamed).items():
+            tables[title] = pd.concat(some, ignore_index=True)
+        held = corrected({name: c for case in cases for name, c in case.concentrations().items()})
         told = []
-        for name in case.judges:
-            told.append(self._domain(case, name, table[table["judge"] == name], tables, drawn))
-        drawn |= self._weights(case)
-        if (notes := case.labels_in_doubt()) is not None:
-            tables["Labels in doubt, judged by leaving each example out"] = notes
-        said = " " + case.said if case.said else ""
-        return Finding(f"{case.learner}: " + " ".join(told), tables, drawn, LIMITS + said)
+        for case in cases:
+            for name in case.judges:
+                table = blamed[case.key].query("judge == @name")
+                told.append(self._domain(case, name, table, held[name], tables, drawn))
+            about = "" if len(cases) == 1 else f": {case.key}"
+            drawn |= self._weights(case, about)
+            if (notes := case.labels_in_doubt()) is not None:
+                tables[f"Labels in doubt, judged by leaving each example out{about}"] = notes
+        said = [LIMITS, choice, *_trials_said(result, learner, chosen)]
+        limits = " ".join(s for s in [*said, *(case.said for case in cases)] if s)
+        return Finding(f"{learner}: " + " ".join(told), tables, drawn, limits)
 
-    def _trial(self, result: Result) -> str:
+    def _cases(self, result: Result, chosen: list[Place]) -> list[Case]:
+        """Return one case per trial, in the order of the worst domain of each."""
+        by_trial: dict[str, dict[str, str]] = {}
+        for place in chosen:
+            by_trial.setdefault(place.trial, {})[place.label] = place.domain
+        return [case_of(result, trial, names, self.ridge) for trial, names in by_trial.items()]
+
+    def _learner(self, result: Result) -> str:
         done = result.trials().query("status == 'done'").sort_values("seed")
         names = list(dict.fromkeys(done.learner))
         kinds = dict(zip(done.learner, done.learner_name, strict=True))
         if self.learner is not None:
             if self.learner not in names:
                 raise UserError(f"no learner {self.learner!r}{did_you_mean(self.learner, names)}")
-            return str(done[done.learner == self.learner].trial.iloc[0])
+            return self.learner
         ranked = [str(n) for n in result.ranking().learner] if len(away(result.scores())) else names
-        chosen = next((n for n in ranked if kinds.get(n) != "prior"), ranked[0])
-        return str(done[done.learner == chosen].trial.iloc[0])
+        return next((n for n in ranked if kinds.get(n) != "prior"), ranked[0])
 
-    def _domain(self, case: Case, name: str, blamed: pd.DataFrame, tables: dict[str, Any], drawn: dict[str, Figure]) -> str:
+    def _domain(
+        self,
+        case: Case,
+        name: str,
+        blamed: pd.DataFrame,
+        held: Concentration,
+        tables: dict[str, Any],
+        drawn: dict[str, Figure],
+    ) -> str:
         g = np.asarray(case.derivative.gradient(case.judges[name]))
         examples = case.examples(g, name, self.shown)
         tables[f"{name}: examples that hurt and help most"] = examples
@@ -97,8 +128,9 @@ class DatasetBlame(Explainer):
                     shown, f"training examples that {word} {name} most: {labels}", max(2, 48 // shown[0].shape[-2])
                 )
         drawn[f"{name}: derivative of its error by each example's weight"] = figures.histogram(g, case.doubtful(), case.whole[name])
-        held = concentration(g)
-        tables[f"{name}: how concentrated the harm is"] = held
+        tables[f"{name}: how concentrated the harm is"] = held.held
+        if len(held.parts):
+            tables[f"{name}: domains and groups among the worst examples"] = held.parts
         removal = case.removal(name, g, self.shares, self.rerun, self.controls)
         tables[f"{name}: {case.metric} on the other half of its examples without the worst"] = removal
         drawn[f"{name}: {case.metric} without the worst examples"] = figures.removal_curve(removal, case.metric)
@@ -110,25 +142,76 @@ class DatasetBlame(Explainer):
             tables[f"{name}: which training group each group's error is due to"] = groups
         return sentence(name, blamed, held, removal, buys, case.metric, case.what)
 
-    def _weights(self, case: Case) -> dict[str, Figure]:
+    def _weights(self, case: Case, about: str) -> dict[str, Figure]:
         weights = {name: case.derivative.optimise(judge, steps=1, step=0.1) for name, judge in case.judges.items()}
-        return {f"Weights after one step for each domain, by {case.what}": figures.weights_by_part(weights, case.part)}
+        title = f"Weights after one step for each domain, by {case.what}{about}"
+        return {title: figures.weights_by_part(weights, case.part)}
 
 
-def concentration(g: Array) -> pd.DataFrame:
-    """Return which share of the total harm (positive derivative) the worst 1, 10 and 50 % of all examples hold.
+def _by_what(cases: list[Case], blamed: dict[str, pd.DataFrame]) -> dict[str, list[pd.DataFrame]]:
+    found: dict[str, list[pd.DataFrame]] = {}
+    for case in cases:
+        title = f"Blame: {case.what} × domain, as shares of the domain's squared error"
+        found.setdefault(title, []).append(blamed[case.key])
+    return found
+
+
+def _trials_said(result: Result, learner: str, chosen: list[Place]) -> list[str]:
+    """Say which task explains each domain, and that one seed is looked at, where there are more."""
+    done = result.trials().query("status == 'done'")
+    mine = done[done.learner == learner]
+    said = []
+    if mine.task.nunique() > 1:
+        told = ", ".join(f"{place.domain} by {place.task}" for place in chosen)
+        said.append(f"Each domain is explained by a task that judges it: {told}.")
+    if mine.seed.nunique() > 1:
+        said.append(f"One of {mine.seed.nunique()} seeds is looked at, the first.")
+    return said
+
+
+def spread(held: Concentration, most: int = 3) -> str:
+    """Return the clause on how the harm is spread: named only beyond what chance leaves.
 
     Examples:
-        >>> concentration(np.r_[np.full(99, 0.01), 0.01 * 99])["share of the harm"].round(2).tolist()
-        [0.5, 0.55, 0.75]
+        >>> shares = {"share of the harm": [0.1, 0.65, 1.0], "chance low": [0.1, 0.6, 1.0]}
+        >>> shares |= {"chance high": [0.1, 0.68, 1.0], "by chance": [0.1, 0.64, 1.0]}
+        >>> table = pd.DataFrame({**shares, "p": [float("nan"), 0.4, float("nan")]})
+        >>> names = ["column", "part", "share of the worst", "expected", "p"]
+        >>> spread(Concentration(table, pd.DataFrame(columns=names)))
+        '; the harm is no more concentrated than chance leaves it (the worst tenth holds 65 %, \
+refits on permuted residuals 60 to 68 %)'
     """
-    harm = np.sort(np.maximum(g, 0))[::-1]
-    total = harm.sum() or 1.0
-    counts = [max(1, round(share * len(g))) for share in (0.01, 0.1, 0.5)]
-    return pd.DataFrame({"worst": ["1 %", "10 %", "50 %"], "examples": counts, "share of the harm": [float(harm[:k].sum() / total) for k in counts]})
+    row = held.held.iloc[1]
+    tenth = f"the worst tenth of examples holds {_percent(row['share of the harm'])} of the harm"
+    told = []
+    if held.concentrated:
+        told.append(f"{tenth}, where chance leaves {_percent(row['by chance'])}")
+    for _, part in held.over_represented().head(most).iterrows():
+        share, all_ = _percent(part["share of the worst"]), _percent(part["share of all"])
+        worst = f"the worst {part['worst']:.0%} of examples".replace("%", " %")
+        told.append(f"{part['column']} {part['part']} is {share} of {worst} and {all_} of all")
+    if told:
+        return "; " + "; ".join(told)
+    band = f"{row['chance low']:.0%} to {row['chance high']:.0%}".replace("%", "", 1)
+    share = _percent(row["share of the harm"])
+    chance = f"refits on permuted residuals {band.replace('%', ' %')}"
+    told_ = f"the worst tenth holds {share}, {chance}"
+    return f"; the harm is no more concentrated than chance leaves it ({told_})"
 
 
-def sentence(name: str, blamed: pd.DataFrame, held: pd.DataFrame, removal: pd.DataFrame, buys: pd.DataFrame, metric: str, what: str) -> str:
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def sentence(
+    name: str,
+    blamed: pd.DataFrame,
+    held: Concentration,
+    removal: pd.DataFrame,
+    buys: pd.DataFrame,
+    metric: str,
+    what: str,
+) -> str:
     """Return one or two sentences that a manager can read."""
     worst = blamed.iloc[int(blamed["blame"].to_numpy().argmax())]
     beyond = worst["blame low"] > 0
@@ -137,8 +220,7 @@ def sentence(name: str, blamed: pd.DataFrame, held: pd.DataFrame, removal: pd.Da
         who = f"In {name} no {what} is to blame for as much as {CULPRIT:.0%} of the squared error (the most: {worst['part']}, {worst['blame']:.1%})"
     else:
         who = f"Of the squared error in {name}, scaling down {what} {worst['part']} helps most (-{worst['blame']:.1%} ± {half:.1%} of it for each unit of weight)"
-    spread = held["share of the harm"].iloc[1]
-    label = "; the harm is spread over many examples, so it is no matter of single labels" if spread < 0.5 else f"; the worst tenth of examples holds {spread:.0%} of the harm"
+    label = spread(held)
     column = "trained again" if "trained again" in removal else "ridge"
     better = 1 if metric == "accuracy" else -1
     gains = better * (removal[column] - removal[column].iloc[0])

@@ -19,6 +19,7 @@ from elsewhere.errors import UserError, did_you_mean
 from elsewhere.explain import advice, left_out
 from elsewhere.explain.advice import Extension, Say
 from elsewhere.explain.judging import Loss, judged, slopes
+from elsewhere.explain.overlap import shared_rows
 from elsewhere.explain.ridge import Reduce, Solution, alone, best_ridge
 from elsewhere.explain.rows import Rows, Targets
 
@@ -108,6 +109,7 @@ class DatasetDerivative(BaseEstimator):
         self.ridge_, self.grid_ = self._chosen(rows, targets, weight)
         self.solution_ = Solution(rows, targets, weight, self.ridge_, self.dtype, self.reduce or alone)
         self.classes_ = targets.classes
+        self.compared_: set[int] = set()  # judges whose rows were looked for among the training's
         self.sample_weight_ = weight.cpu().numpy()
         return self
 
@@ -121,6 +123,7 @@ class DatasetDerivative(BaseEstimator):
         """Return the same fitted with other weights, at the same ridge."""
         made = type(self)(**{**self.get_params(), "ridge": self.ridge_})
         made.domain_, made.ridge_, made.grid_, made.classes_ = self.domain_, self.ridge_, self.grid_, self.classes_
+        made.compared_ = self.compared_
         weight = _weights(sample_weight, len(self.solution_), self.device)
         made.solution_ = Solution(self.solution_.rows, self.solution_.targets, weight, self.ridge_, self.dtype, self.reduce or alone)
         made.sample_weight_ = weight.cpu().numpy()
@@ -148,6 +151,16 @@ class DatasetDerivative(BaseEstimator):
 
     def _named(self, codes: Array) -> Array:
         return codes if self.classes_ is None else np.asarray(self.classes_)[codes]
+
+    def outputs(self) -> Array:
+        """Return the outputs Y [n, outputs] that were fitted: one-hot rows, or numbers."""
+        return self.solution_.targets.part(slice(None), torch.float64).numpy()
+
+    def wanted(self, labels: Any) -> Array:
+        """Return the outputs [m, outputs] of labels, classes in the order that was fitted."""
+        given = np.asarray(labels)
+        found = Targets.of(given, self.classes_ if given.ndim == 1 else None)
+        return found.part(slice(None), torch.float64).numpy()
 
     # --- leaving out ---
 
@@ -333,6 +346,7 @@ class DatasetDerivative(BaseEstimator):
         """Return the same fitted on other rows, at the same ridge."""
         made = type(self)(**{**self.get_params(), "ridge": self.ridge_})
         made.domain_, made.ridge_, made.grid_, made.classes_ = None, self.ridge_, self.grid_, self.classes_
+        made.compared_ = set()
         made.solution_ = Solution(rows, targets, torch.as_tensor(weight, device=self.device), self.ridge_, self.dtype)
         made.sample_weight_ = weight.copy()
         return made
@@ -345,6 +359,11 @@ class DatasetDerivative(BaseEstimator):
 
     def _judge(self, features: Any, labels: Any) -> tuple[Tensor, Tensor]:
         """Return features V [m, d] and wanted outputs [m, outputs] of examples that judge; labels are mapped by name."""
+        v, outputs = self._read(features, labels)
+        self._warn_of_same_rows(v, outputs)
+        return v, outputs
+
+    def _read(self, features: Any, labels: Any) -> tuple[Tensor, Tensor]:
         if not len(labels):
             raise UserError("the judge has no examples")
         v = torch.cat([z for _, z in self._rows(features).blocks(torch.float64)])
@@ -354,15 +373,29 @@ class DatasetDerivative(BaseEstimator):
             raise UserError(f"the judge has {len(v)} rows of features and {len(wanted)} labels")
         if not bool(torch.isfinite(v).all()):
             raise UserError("the judge's features hold values that are not finite")
-        self._warn_of_same_rows(v)
         return v, wanted.part(slice(None), torch.float64, self.device)
 
-    def _warn_of_same_rows(self, v: Tensor) -> None:
-        if len(self.solution_) * v.shape[1] > SAME_ROWS_UP_TO or v.shape[1] < 4:
+    def _warn_of_same_rows(self, v: Tensor, outputs: Tensor) -> None:
+        """Warn once of a judge that shares whole rows, features and labels, with the training."""
+        if len(self.solution_) * v.shape[1] > SAME_ROWS_UP_TO:
             return
-        mine = {row.tobytes() for _, z in self.solution_.rows.blocks(torch.float64) for row in z.cpu().numpy()}
-        if same := sum(row.tobytes() in mine for row in v.cpu().numpy()):
-            warnings.warn(f"{same} of the judge's {len(v)} examples are training examples too: use judge='leave-one-out'", UserWarning, stacklevel=4)
+        judging = _whole_rows(v, outputs)
+        key = hash(tuple(judging))
+        if key in self.compared_:
+            return
+        self.compared_.add(key)
+        solution = self.solution_
+        training: list[bytes] = []
+        for place, z in solution.rows.blocks(torch.float64):
+            fitted = solution.targets.part(place, torch.float64, self.device)
+            training += _whole_rows(z, fitted)
+        if same := shared_rows(training, judging):
+            told = f"{same} of the judge's {len(v)} examples are training examples too"
+            warnings.warn(f"{told}: use judge='leave-one-out'", UserWarning, stacklevel=5)
+
+    def compared(self, judge: tuple[Any, Any]) -> None:
+        """Do not compare a judge's rows with the training: its ids have told which are shared."""
+        self.compared_.add(hash(tuple(_whole_rows(*self._read(*judge)))))
 
     def _domain(self, given: Any) -> Array:
         found = self.domain_ if given is None else np.asarray(given)
@@ -377,6 +410,10 @@ class DatasetDerivative(BaseEstimator):
         if codes is None:
             raise UserError(f"{what} needs classes; these labels are numbers")
         return codes
+
+
+def _whole_rows(z: Tensor, y: Tensor) -> list[bytes]:
+    return [row.tobytes() for row in torch.cat([z, y], 1).cpu().numpy()]
 
 
 def _weights(given: Any, n: int, device: str) -> Tensor:

@@ -203,8 +203,9 @@ class Degrees(Explainer):
         trials = result.trials()
         if not (trials.status == "done").any():
             return "no trial has finished"
-        first = result.task(str(trials.trial.iloc[0]))
-        return None if isinstance(first.source.train, Nodes) else "the data are no nodes of a graph"
+        tasks = [result.task(str(t)) for t in trials.drop_duplicates("task").trial]
+        nodes = any(isinstance(task.source.train, Nodes) for task in tasks)
+        return None if nodes else "the data are no nodes of a graph"
 
     def explain(self, result: Result) -> Finding:
         each = _each(result)
@@ -221,6 +222,8 @@ class Degrees(Explainer):
         pairs = [f"{r.learner} {r.accuracy:.2f}" for _, r in low[low.links == first].sort_values("accuracy", ascending=False).iterrows()]
         best = low[low.links == last].sort_values("accuracy", ascending=False).iloc[0]
         sentence = f"With {first} links: {', '.join(pairs)}; with {last}, the best is {best.learner} ({best.accuracy:.2f})."
+        if table.task.nunique() > 1:
+            sentence = f"In {low.task.iloc[0]}, one of {table.task.nunique()} tasks: {sentence}"
         return Finding(
             sentence,
             {"Accuracy by number of links": table},
