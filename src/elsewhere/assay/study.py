@@ -10,6 +10,7 @@ import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,10 @@ class NamedLearner:
     def runs_on(self, task: TaskFunction) -> bool:
         """Whether the study runs it on a task."""
         return not self.on or task.name in self.on
+
+    def options_on(self, task: TaskFunction) -> dict[str, Any]:
+        """Return the plain options of a task and fields of the learner: columns of the scores, keys of expectations."""
+        return plain_options(task, self.learner)
 
 
 @dataclass(frozen=True)
@@ -64,11 +69,29 @@ class Study:
         if twice := sorted({t.label for t in self.tasks if sum(t.label == o.label for o in self.tasks) > 1}):
             raise UserError(f"two tasks are called {twice[0]!r}; they differ in nothing, or in options that have no short form")
 
+    @cached_property
+    def doubts(self) -> tuple[str, ...]:
+        """Sentences on what would make scores look better than they are, found in the data while the study is checked.
+
+        Raises:
+            UserError: the study cannot run as it stands.
+        """
+        from elsewhere.assay.plan import check
+
+        return check(self)
+
     def crossed(self) -> Iterator[tuple[TaskFunction, int, NamedLearner]]:
         """Yield task, seed and learner of every trial, in the order they run."""
         for task in self.tasks:
             for seed in self.seeds:
                 yield from ((task, seed, n) for n in self.learners if n.runs_on(task))
+
+
+def plain_options(task: TaskFunction, learner: Any) -> dict[str, Any]:
+    """Return the options of a task and the fields of a learner that are one text, number or truth value."""
+    held = {f.name: getattr(learner, f.name) for f in dataclasses.fields(learner)} if dataclasses.is_dataclass(learner) else {}
+    plain = (str, int, float, bool)
+    return {k: v for part in (task.options, held) for k, v in part.items() if isinstance(v, plain)}
 
 
 def seeds_of(given: int | Sequence[int]) -> tuple[int, ...]:
