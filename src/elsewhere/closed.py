@@ -1,4 +1,4 @@
-"""Options with a closed set of values (``Literal`` in their type) are checked where they are given, not where they are used."""
+"""Options with a closed set of values (``Literal`` or ``OneOf`` in their type) are checked where they are given, not where they are used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,32 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Literal
 
+from elsewhere import catalogue as catalogues
 from elsewhere.errors import UserError, did_you_mean
+
+
+class OneOf:
+    """Beside ``str`` in ``Annotated``: what a text may be, where a ``Literal`` cannot name it.
+
+    Args:
+        names: that are allowed; one that ends in ":" allows whatever follows.
+        catalogue: a kind of the catalogue whose names are allowed too, alone or before a ":".
+
+    Examples:
+        >>> OneOf("auto", catalogue="networks").allows("torchvision:resnet18")
+        True
+    """
+
+    def __init__(self, *names: str, catalogue: str = "") -> None:
+        self.listed, self.catalogue = names, catalogue
+
+    @property
+    def names(self) -> list[str]:
+        return [*self.listed, *(catalogues.entries(self.catalogue) if self.catalogue else ())]
+
+    def allows(self, value: str) -> bool:
+        family, colon, _ = value.partition(":")
+        return value in self.names or (bool(colon) and (f"{family}:" in self.listed or (bool(self.catalogue) and family in self.names)))
 
 
 def check_options(function: Callable[..., Any] | type, given: Mapping[str, Any], what: str = "") -> None:
@@ -32,11 +57,10 @@ def check_options(function: Callable[..., Any] | type, given: Mapping[str, Any],
     """
     allowed = _closed(function)
     for name, value in given.items():
-        known = allowed.get(name)
-        if known and isinstance(value, str) and value not in known:
-            close = did_you_mean(value, map(str, known))
-            hint = close if close.startswith("; did") else ""
-            raise UserError(f"{what}{': ' if what else ''}{name} must be {_one_of(known)}, not {value!r}{hint}")
+        if isinstance(value, str) and (known := allowed.get(name)) and not known.allows(value):
+            hint = did_you_mean(value, known.names)
+            there_are = "" if hint.startswith("; there") else hint
+            raise UserError(f"{what}{': ' if what else ''}{name} must be {_listed(known.names)}, not {value!r}{there_are}")
 
 
 def check_fields(thing: Any, what: str = "") -> None:
@@ -54,26 +78,28 @@ def check_fields(thing: Any, what: str = "") -> None:
 
 
 @lru_cache(maxsize=1024)
-def _closed(function: Any) -> dict[str, tuple[Any, ...]]:
-    """Return the allowed values of each option whose type is a ``Literal``, alone or beside types that are no text."""
+def _closed(function: Any) -> dict[str, OneOf]:
+    """Return what is allowed for each option with a closed set."""
     try:
-        hints = typing.get_type_hints(function)
+        hints = typing.get_type_hints(function, include_extras=True)
     except Exception:  # annotations of others may name what exists for type checkers only
         return {}
-    return {name: values for name, hint in hints.items() if (values := _values(hint))}
+    return {name: known for name, hint in hints.items() if (known := _allowed(hint)) is not None}
 
 
-def _values(hint: Any) -> tuple[Any, ...]:
+def _allowed(hint: Any) -> OneOf | None:
+    """Return what a text may be by a type; None where any text will do, or none is meant."""
+    if marked := [extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, OneOf)]:
+        return marked[0]
     if typing.get_origin(hint) is Literal:
-        return typing.get_args(hint)
+        return OneOf(*map(str, typing.get_args(hint)))
     if typing.get_origin(hint) not in (typing.Union, types.UnionType):
-        return ()
+        return None
     parts = typing.get_args(hint)
-    if str in parts or Any in parts:
-        return ()
-    return tuple(v for part in parts for v in _values(part))
+    names = [name for part in parts if (known := _allowed(part)) is not None for name in known.names]
+    return OneOf(*names) if names and not {str, Any}.intersection(parts) else None
 
 
-def _one_of(values: tuple[Any, ...]) -> str:
-    names = [str(v) for v in values]
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+def _listed(names: list[str]) -> str:
+    shown = names if len(names) <= 12 else [*names[:11], f"one of {len(names) - 11} more"]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} or {shown[-1]}"

@@ -18,6 +18,7 @@ import msgspec
 
 from elsewhere import catalogue
 from elsewhere.assay.expectation import Expectation
+from elsewhere.closed import check_options
 from elsewhere.errors import UserError, did_you_mean, one_line
 from elsewhere.identity import Named, identity, reference
 from elsewhere.learner import Learner
@@ -199,6 +200,7 @@ def construct(kind: Any, options: Mapping[str, Any], name: str) -> Any:
             return kind(**options)
         except TypeError as error:
             raise UserError(f"{name}: {one_line(error)}") from error
+    check_options(kind, options, name)
     known = {f.name: f for f in dataclasses.fields(kind) if f.init}
     hints = typing.get_type_hints(kind)
     values = {}

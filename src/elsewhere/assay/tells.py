@@ -27,7 +27,7 @@ def class_auc(x: Array, y: Int[Array, " n"], missing: bool = True) -> float:
         missing: whether that a value is missing may tell, too.
 
     Examples:
-        >>> x = np.random.default_rng(0).permutation(200.0)
+        >>> x = np.random.default_rng(0).permutation(200).astype(float)
         >>> class_auc(x, (x > 99).astype(int)) > 0.995
         True
     """

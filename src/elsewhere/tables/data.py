@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -192,7 +192,10 @@ def _check_roles(frame: pd.DataFrame, roles: Roles, behind: str) -> None:
         if name in roles.carried:
             raise UserError(f"feature {name!r} holds a model's predictions: leave it out of --features")
     for name in roles.exclude:
-        _known(name, frame, "excluded")
+        if _known(name, frame, "excluded") in (roles.features or ()):
+            raise UserError(f"column {name!r} is named in --features and in --exclude; remove it from one of them")
+    if roles.kind not in (None, *get_args(Kind)):
+        raise UserError(f"kind must be {' or '.join(get_args(Kind))}, not {roles.kind!r}")
 
 
 def _with_label_and_domain(frame: pd.DataFrame, label: pd.Series[Any], roles: Roles) -> tuple[pd.Series[bool], list[str]]:

@@ -15,7 +15,7 @@ from elsewhere.assay.study import Study, learners_of
 from elsewhere.data import listed
 from elsewhere.errors import UserError, did_you_mean
 from elsewhere.run import duration
-from elsewhere.tables.data import Prepared, Roles, read_table
+from elsewhere.tables.data import Kind, Prepared, Roles, read_table
 from elsewhere.tables.tasks import prepared, table
 from elsewhere.task import TaskFunction
 
@@ -38,7 +38,7 @@ def read(
     group: str | None = None,
     weight: str | None = None,
     id: str | None = None,
-    kind: Any = None,
+    kind: Kind | None = None,
     home_share: float = 0.25,
     unlabelled: bool = False,
     carried: Sequence[str] = (),
