@@ -22,7 +22,12 @@ from elsewhere.metrics import classification_metrics, regression_metrics
 PLACES = ("north", "south", "west")
 
 
-def table(seed: int = 0, n: int = 900, regression: bool = False, change: Callable[..., pd.DataFrame] | None = None) -> ew.Examples:
+def table(
+    seed: int = 0,
+    n: int = 900,
+    regression: bool = False,
+    change: Callable[..., pd.DataFrame] | None = None,
+) -> ew.Examples:
     """Return clean data: correlated numbers, a count and a category; 60 patients of each place."""
     rng = np.random.default_rng(seed)
     hidden = rng.normal(size=n)
@@ -35,7 +40,12 @@ def table(seed: int = 0, n: int = 900, regression: bool = False, change: Callabl
     labels: Any = score if regression else (score > 0).astype(int)
     if change is not None:
         frame = change(frame, labels, place)
-    return ew.Examples(frame, labels, {"domain": place.astype(object), "unit": unit}, None if regression else ("no", "yes"))
+    return ew.Examples(
+        frame,
+        labels,
+        {"domain": place.astype(object), "unit": unit},
+        None if regression else ("no", "yes"),
+    )
 
 
 def split(data: ew.Examples, held_out: Any = None) -> ew.Task:
@@ -104,7 +114,12 @@ def test_units_are_the_same_whatever_their_type(form: Any) -> None:
 
 
 def test_a_missing_unit_is_nobodys() -> None:
-    data = ew.Examples(np.zeros((4, 1, 2, 2)), np.array([0, 1, 0, 1]), {"unit": np.array(["a", None, np.nan, "b"], object)}, ("a", "b"))
+    data = ew.Examples(
+        np.zeros((4, 1, 2, 2)),
+        np.array([0, 1, 0, 1]),
+        {"unit": np.array(["a", None, np.nan, "b"], object)},
+        ("a", "b"),
+    )
     other = replace(data, columns={"unit": np.array([None, np.nan, "c", "d"], object)})
     assert doubts(ew.Task(ew.Source(data), [ew.Domain("there", other)], classification_metrics(classes=2))) == []
 
@@ -116,7 +131,11 @@ def test_places_that_are_made_when_asked_for_are_loaded_only_if_a_check_applies(
     pictures = ew.Examples(np.zeros((4, 1, 2, 2)), np.array([0, 1, 0, 1]), {}, ("a", "b"))
     assert doubts(ew.Task(ew.Source(pictures), [ew.Domain("there", never)], classification_metrics(classes=2))) == []
     known = replace(pictures, columns={"unit": np.arange(4)})
-    task = ew.Task(ew.Source(known), [ew.Domain("there", lambda: known), ew.Domain("blurred", never, "stress")], classification_metrics(classes=2))
+    task = ew.Task(
+        ew.Source(known),
+        [ew.Domain("there", lambda: known), ew.Domain("blurred", never, "stress")],
+        classification_metrics(classes=2),
+    )
     assert kinds(task) == {"unit": ["there"]}
 
 
@@ -132,7 +151,11 @@ def with_copies(data: ew.Examples, count: int, place: str = "south") -> ew.Task:
         there = domain.load()
         if domain.name == place:
             rows = pd.concat([train.inputs.iloc[:count], there.inputs.iloc[count:]], ignore_index=True)
-            there = replace(there, inputs=rows, labels=np.concatenate([train.labels[:count], there.labels[count:]]))
+            there = replace(
+                there,
+                inputs=rows,
+                labels=np.concatenate([train.labels[:count], there.labels[count:]]),
+            )
         domains.append(replace(domain, data=there))
     return replace(task, domains=domains)
 
@@ -276,11 +299,22 @@ def test_names_order_and_types_of_columns_do_not_matter() -> None:
     data = planted()
     known = facts(with_copies(data, 9))
     assert {k for k, *_ in known} == {"copies", "label", "domain"}
-    names = {"refund": "weight", "site": "unit", "age": "domain", "dose": "id", "pulse": "group", "ward": "label"}
+    names = {
+        "refund": "weight",
+        "site": "unit",
+        "age": "domain",
+        "dose": "id",
+        "pulse": "group",
+        "ward": "label",
+    }
     for inputs in (
         data.inputs.rename(columns=names),
         data.inputs[data.inputs.columns[::-1]],
-        data.inputs.assign(visits=data.inputs.visits.astype(float), site=data.inputs.site.astype("int8"), ward=data.inputs.ward.astype("category")),
+        data.inputs.assign(
+            visits=data.inputs.visits.astype(float),
+            site=data.inputs.site.astype("int8"),
+            ward=data.inputs.ward.astype("category"),
+        ),
     ):
         assert facts(with_copies(replace(data, inputs=inputs), 9), names) == known
 
@@ -292,7 +326,11 @@ def test_the_order_of_rows_does_not_matter() -> None:
     def shuffled(data: ew.Examples) -> ew.Examples:
         return data.take(rng.permutation(len(data)))
 
-    again = replace(task, source=ew.Source(shuffled(task.source.train)), domains=[replace(d, data=shuffled(d.load())) for d in task.domains])
+    again = replace(
+        task,
+        source=ew.Source(shuffled(task.source.train)),
+        domains=[replace(d, data=shuffled(d.load())) for d in task.domains],
+    )
     assert facts(again) == facts(task)
 
 
@@ -335,7 +373,15 @@ def test_one_sentence_for_all_tasks_of_a_study() -> None:
 def test_the_command_says_each_doubt_once_and_so_does_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(0)
     place, ill = rng.choice(["a", "b"], 400), rng.integers(0, 2, 400)
-    frame = pd.DataFrame({"place": place, "ill": ill, "x": rng.normal(size=400), "bill": 5 * ill + rng.normal(size=400) / 9, "patient": rng.integers(80, size=400)})
+    frame = pd.DataFrame(
+        {
+            "place": place,
+            "ill": ill,
+            "x": rng.normal(size=400),
+            "bill": 5 * ill + rng.normal(size=400) / 9,
+            "patient": rng.integers(80, size=400),
+        }
+    )
     frame.to_csv(tmp_path / "t.csv", index=False)
     asked = f"assay {tmp_path / 't.csv'} --predict ill --domain place --unit patient --learner prior --seeds 1 --out {tmp_path / 'r'}"
     assert main(asked.split()) == 0

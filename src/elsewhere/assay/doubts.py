@@ -191,17 +191,19 @@ def sentences(found: Iterable[Doubt]) -> list[str]:
         kept = by_kind[doubt.kind].setdefault(doubt.about, doubt)
         if (doubt.count, doubt.value) > (kept.count, kept.value):
             by_kind[doubt.kind][doubt.about] = doubt
-    written = {"unit": _unit, "unit at home": _unit_at_home, "copies": _copies, "label": _label, "domain": _domain}
-    return [write(list(by_kind[kind].values())) for kind, write in written.items() if kind in by_kind]  # type: ignore[index]
+    written = {
+        "unit": _unit,
+        "unit at home": _unit_at_home,
+        "copies": _copies,
+        "label": _label,
+        "domain": _domain,
+    }
+    return [write(list(by_kind[kind].values())) for kind, write in written.items() if kind in by_kind]
 
 
 def _unit(found: list[Doubt]) -> str:
     unit = found[0].unit
-    return (
-        f"{_rows(found)} share a `{unit}` with training rows: scores there partly measure how well known ones are "
-        f"remembered; keep every `{unit}` on one side"
-        "."
-    )
+    return f"{_rows(found)} share a `{unit}` with training rows: scores there partly measure how well known ones are remembered; keep every `{unit}` on one side."
 
 
 def _unit_at_home(found: list[Doubt]) -> str:

@@ -106,7 +106,13 @@ def copied_rows(table: Columns) -> list[int]:
     return [_copied(table, place, hit, halves, known) for place, hit in enumerate(hits, 1)]
 
 
-def _copied(table: Columns, place: int, hit: Array, halves: Sequence[Sequence[int]], known: Sequence[pd.Series[int]]) -> int:
+def _copied(
+    table: Columns,
+    place: int,
+    hit: Array,
+    halves: Sequence[Sequence[int]],
+    known: Sequence[pd.Series[int]],
+) -> int:
     own = pd.Series(table.rows[place])
     rare = (hit > 0) & (hit + own.map(own.value_counts()).to_numpy() <= RARE)
     if not rare.any() or not all(halves):
@@ -167,8 +173,8 @@ def as_text(value: Any) -> str:
 def _texts(values: pd.Series[Any]) -> Array:
     """Return texts [n], None where missing; 7, 7.0 and "7" are one text."""
     codes, different = pd.factorize(values)
-    names = np.array([as_text(v) for v in different.tolist()], object)
-    return np.append(names, None)[codes] if len(names) else np.full(len(values), None, object)
+    names = np.array([*(as_text(v) for v in different.tolist()), None], object)  # the last: code -1
+    return names[codes]
 
 
 def _cells(values: pd.Series[Any], text: bool) -> UInt64[Array, " n"]:
@@ -184,7 +190,10 @@ def _label_cells(part: Examples) -> UInt64[Array, " n"]:
     if part.labels is None:
         return np.zeros(len(part), np.uint64)
     y = np.asarray(part.labels).reshape(len(part), -1)
-    return sum((_mixed(_cells(pd.Series(y[:, k]), False) + np.uint64(k + 1)) for k in range(y.shape[1])), np.zeros(len(part), np.uint64))
+    return sum(
+        (_mixed(_cells(pd.Series(y[:, k]), False) + np.uint64(k + 1)) for k in range(y.shape[1])),
+        np.zeros(len(part), np.uint64),
+    )
 
 
 def _salt(cells: UInt64[Array, " n"]) -> np.uint64:

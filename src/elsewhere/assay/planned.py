@@ -69,13 +69,21 @@ class Planned:
 
     def _options(self) -> set[str]:
         """Return the keys that every trial has by its task and learner alone."""
-        return {*BY_TASK_AND_LEARNER, *(k for f in self.study.tasks for n in self.study.learners for k in n.options_on(f))}
+        return {
+            *BY_TASK_AND_LEARNER,
+            *(k for f in self.study.tasks for n in self.study.learners for k in n.options_on(f)),
+        }
 
     def _rows(self, with_seeds: bool) -> pd.DataFrame:
         rows = []
         for function in self.study.tasks:
             for named in filter(lambda n: n.runs_on(function), self.study.learners):
-                trial = {"task": function.label, "task_name": function.name, "learner": named.label, "learner_name": named.name}
+                trial = {
+                    "task": function.label,
+                    "task_name": function.name,
+                    "learner": named.label,
+                    "learner_name": named.name,
+                }
                 about = {**named.options_on(function), **trial}
                 rows += [{**domain, **about} for domain in self.domains.get(function.label, [{}])]
         frame = pd.DataFrame(rows)

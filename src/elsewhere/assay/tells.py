@@ -65,7 +65,12 @@ def r2(x: Array, y: Float[Array, " n"]) -> float:
         for part in (absent, ~absent):
             here, there = (fold == k) & part, (fold != k) & part
             if here.any() and there.any():
-                guesses[:, here] = _guesses(x[there], y[there], x[here], is_text=x.dtype.kind == "i" or bool(part[absent].any()))
+                guesses[:, here] = _guesses(
+                    x[there],
+                    y[there],
+                    x[here],
+                    is_text=x.dtype.kind == "i" or bool(part[absent].any()),
+                )
     left = np.square(y - guesses).sum(1).min()
     return float(1 - left / np.square(y - y.mean()).sum())
 

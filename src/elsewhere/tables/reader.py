@@ -6,7 +6,6 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -59,7 +58,7 @@ def read(
     columns = _column_names(path)
     features, exclude = None if features is None else listed(features, columns), listed(exclude, columns)
     where = {"frame": path} if isinstance(path, pd.DataFrame) else {"path": str(path)}
-    given = {"features": None if features is None else list(features), "exclude": list(exclude), "unit": unit, "group": group, "weight": weight, "id": id, "kind": kind}
+    given: dict[str, Any] = {"features": None if features is None else list(features), "exclude": list(exclude), "unit": unit, "group": group, "weight": weight, "id": id, "kind": kind}
     options = {"predict": predict, "domain": domain, "period": period, "home_share": home_share, "unlabelled": unlabelled, "trained_on": trained_on, **given}
     options["carried"] = list(dict.fromkeys([*carried, *([trained_on] if trained_on else [])]))
     roles = Roles(predict, domain, None if features is None else tuple(features), tuple(exclude), unit, group, weight, id, kind, tuple(options["carried"]))
