@@ -1,4 +1,4 @@
-"""Options with a closed set of values (``Literal`` or ``OneOf`` in their type) are checked where they are given, not where they are used."""
+"""Options whose type closes their set of values (``Literal``, ``OneOf``), checked where given."""
 
 from __future__ import annotations
 
@@ -30,18 +30,26 @@ class OneOf:
 
     @property
     def names(self) -> list[str]:
-        return [*self.listed, *(catalogues.entries(self.catalogue) if self.catalogue else ())]
+        """Every allowed name."""
+        return [*self.listed, *self._catalogued]
 
     def allows(self, value: str) -> bool:
+        """Return whether a text is one of the names."""
+        if value in self.names:
+            return True
         family, colon, _ = value.partition(":")
-        return value in self.names or (bool(colon) and (f"{family}:" in self.listed or (bool(self.catalogue) and family in self.names)))
+        return bool(colon) and (f"{family}:" in self.listed or family in self._catalogued)
+
+    @property
+    def _catalogued(self) -> list[str]:
+        return list(catalogues.entries(self.catalogue)) if self.catalogue else []
 
 
-def check_options(function: Callable[..., Any] | type, given: Mapping[str, Any], what: str = "") -> None:
-    """Refuse a value outside the closed set that the type of a function's argument, or of a dataclass's field, names.
+def check_options(function: Callable[..., Any], given: Mapping[str, Any], what: str = "") -> None:
+    """Refuse a value outside the closed set of an option.
 
     Args:
-        function: whose annotations say what is allowed.
+        function: or dataclass, whose annotations say what is allowed.
         given: values by name.
         what: whose options they are, for the message.
 
@@ -57,10 +65,12 @@ def check_options(function: Callable[..., Any] | type, given: Mapping[str, Any],
     """
     allowed = _closed(function)
     for name, value in given.items():
-        if isinstance(value, str) and (known := allowed.get(name)) and not known.allows(value):
-            hint = did_you_mean(value, known.names)
-            there_are = "" if hint.startswith("; there") else hint
-            raise UserError(f"{what}{': ' if what else ''}{name} must be {_listed(known.names)}, not {value!r}{there_are}")
+        known = allowed.get(name)
+        if isinstance(value, str) and known is not None and not known.allows(value):
+            near = did_you_mean(value, known.names)
+            hint = "" if near.startswith("; there") else near
+            of = f"{what}: {name}" if what else name
+            raise UserError(f"{of} must be {_listed(known.names)}, not {value!r}{hint}")
 
 
 def check_fields(thing: Any, what: str = "") -> None:
@@ -89,14 +99,16 @@ def _closed(function: Any) -> dict[str, OneOf]:
 
 def _allowed(hint: Any) -> OneOf | None:
     """Return what a text may be by a type; None where any text will do, or none is meant."""
-    if marked := [extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, OneOf)]:
+    extras = getattr(hint, "__metadata__", ())
+    if marked := [extra for extra in extras if isinstance(extra, OneOf)]:
         return marked[0]
     if typing.get_origin(hint) is Literal:
         return OneOf(*map(str, typing.get_args(hint)))
     if typing.get_origin(hint) not in (typing.Union, types.UnionType):
         return None
     parts = typing.get_args(hint)
-    names = [name for part in parts if (known := _allowed(part)) is not None for name in known.names]
+    closed = [known for known in map(_allowed, parts) if known is not None]
+    names = [name for known in closed for name in known.names]
     return OneOf(*names) if names and not {str, Any}.intersection(parts) else None
 
 

@@ -1,10 +1,11 @@
-"""Doubts about the data of a task: what would make its scores look better than they are, found before anything runs."""
+"""Doubts about the data of a task: what makes scores look better than they are, before any run."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from elsewhere.data import Array, Examples, optional_column
 from elsewhere.task import Domain, Task
 
 Measure = Callable[[Array, Array], float]
+Place = tuple[Domain[Any], Any]  # and its data
 Kind = Literal["unit", "unit at home", "copies", "label", "domain"]
 SURE = 0.995  # AUC, or R², of one column alone
 GLANCE, PROMISING = 2000, 0.95  # on a glance at this many rows, a column below is dismissed
@@ -30,7 +32,8 @@ class Doubt:
     """One doubt about one place or column of one task.
 
     Args:
-        kind: unit (also in the training rows), unit at home, copies, label or domain (a column tells it alone).
+        kind: unit (also in the training rows), unit at home, copies; label or domain: a column
+            tells it alone.
         about: the place, or the column.
         count, of: rows concerned, of this many in the place.
         value: AUC or R² of the column alone.
@@ -50,9 +53,9 @@ class Doubt:
 def doubts(task: Task[Any], unit: str = "unit") -> list[Doubt]:
     """Return every doubt about a task's data; what does not apply to them is left out.
 
-    Units are compared for any data. Copies and single columns need ``Examples`` whose inputs are a DataFrame or a
-    two-dimensional array. Domains that are made when they are asked for are loaded only if one of these applies;
-    stress domains are home distorted on purpose and are passed over.
+    Units are compared for any data. Copies and single columns need ``Examples`` whose inputs are a
+    DataFrame or a two-dimensional array. Domains that are made when they are asked for are loaded
+    only if one of these applies; stress domains are home distorted on purpose and are passed over.
 
     Args:
         task: with its source and domains.
@@ -74,20 +77,19 @@ def _tabular(data: Any) -> bool:
     return hasattr(inputs, "iloc") or (isinstance(inputs, np.ndarray) and inputs.ndim == 2)
 
 
-# --- units on both sides ----------------------------------------------------------------------------------------------
+# --- units on both sides --------------------------------------------------------------------------
 
 
-def shared_units(task: Task[Any], places: Sequence[tuple[Domain[Any], Any]], unit: str = "unit") -> list[Doubt]:
-    """Return where rows share a unit with training rows; else, elsewhere, with the rows held out at home."""
+def shared_units(task: Task[Any], places: Sequence[Place], unit: str = "unit") -> list[Doubt]:
+    """Return where rows share a unit with training rows; else, elsewhere, with home's rows."""
     trained = _units(task.source.train) | _units(task.source.validation)
     home = set[str]().union(*(_units(data) for d, data in places if d.role == "home"))
     found = []
     for domain, data in places:
-        for kind, known in (("unit", trained), ("unit at home", home)):
-            count = _among(data, known)
-            if count and (kind == "unit" or domain.role == "elsewhere"):
-                found.append(Doubt(kind, domain.name, count, len(data), unit=unit))  # type: ignore[arg-type]
-                break
+        if count := _among(data, trained):
+            found.append(Doubt("unit", domain.name, count, len(data), unit=unit))
+        elif domain.role == "elsewhere" and (count := _among(data, home)):
+            found.append(Doubt("unit at home", domain.name, count, len(data), unit=unit))
     return found
 
 
@@ -102,7 +104,7 @@ def _among(data: Any, known: set[str]) -> int:
 
 
 def _different(data: Any) -> tuple[Array, list[str]]:
-    """Return each row's unit as a code (-1: missing) and the units as texts: 7, 7.0 and "7" are one."""
+    """Return each row's unit as a code (-1: missing), and the units: 7, 7.0 and "7" are one."""
     values = optional_column(data, "unit")
     if values is None:
         return np.empty(0, int), []
@@ -110,15 +112,16 @@ def _different(data: Any) -> tuple[Array, list[str]]:
     return codes, [as_text(v) for v in different.tolist()]
 
 
-# --- rows and columns -------------------------------------------------------------------------------------------------
+# --- rows and columns -----------------------------------------------------------------------------
 
 
-def about_rows(task: Task[Any], places: Sequence[tuple[Domain[Any], Any]]) -> list[Doubt]:
+def about_rows(task: Task[Any], places: Sequence[Place]) -> list[Doubt]:
     """Return doubts about copied rows and about columns that tell the label or the domain alone."""
     train = task.source.train
     if not _tabular(train):
         return []
-    alike = [(d, data) for d, data in places if _tabular(data) and columns_of(data) == columns_of(train)]
+    names = columns_of(train)
+    alike = [(d, data) for d, data in places if _tabular(data) and columns_of(data) == names]
     table = Columns.of([train, *(data for _, data in alike)])
     if table is None:
         return []
@@ -139,31 +142,49 @@ def _told_label(table: Columns, train: Examples) -> list[Doubt]:
     return _telling("label", table, {0: rows}, y[rows], measure, scale)
 
 
-def _told_domain(table: Columns, train: Examples, places: Sequence[tuple[Domain[Any], Any]]) -> list[Doubt]:
-    """Look for columns that say where a row comes from; rows without the value are left out: that is said elsewhere."""
+def _told_domain(table: Columns, train: Examples, places: Sequence[Place]) -> list[Doubt]:
+    """Look for columns that say where a row comes from.
+
+    Rows without a value are left out: the audit of a table says where a column was never measured.
+    """
     where = _where(train, places)
     share = _most(table) / max(1, sum(map(len, where)))
     rows = {k: spread_by(table.rows[k], int(np.ceil(share * len(w)))) for k, w in enumerate(where)}
     told = np.concatenate([where[k][at] for k, at in rows.items()])
     _, codes = np.unique(told.astype(str), return_inverse=True)
-    return _telling("domain", table, rows, codes, lambda x, y: tells.class_auc(x, y, missing=False), "AUC")
+    return _telling("domain", table, rows, codes, partial(tells.class_auc, missing=False), "AUC")
 
 
-def _where(train: Examples, places: Sequence[tuple[Domain[Any], Any]]) -> list[Array]:
-    """Return where each row comes from: by the domain column if all have one (a source may join domains), else by place."""
-    columns = [optional_column(data, "domain") for data in (train, *(data for _, data in places))]
+def _where(train: Examples, places: Sequence[Place]) -> list[Array]:
+    """Return where each row comes from, for the training rows and each place.
+
+    By the domain column if all have one, since a source may join domains; else by place.
+    """
+    everywhere = [train, *(data for _, data in places)]
+    columns = [optional_column(data, "domain") for data in everywhere]
     if all(c is not None for c in columns):
         return [np.asarray(c, object) for c in columns]
     names = ["", *("" if d.role == "home" else d.name for d, _ in places)]
-    return [np.full(len(data), name, object) for name, data in zip(names, (train, *(data for _, data in places)), strict=True)]
+    sizes = map(len, everywhere)
+    return [np.full(n, name, object) for name, n in zip(names, sizes, strict=True)]
 
 
 def _most(table: Columns) -> int:
     return min(ROWS, CELLS // max(1, table.width))
 
 
-def _telling(kind: Kind, table: Columns, rows: Mapping[int, Array], y: Array, measure: Measure, scale: str) -> list[Doubt]:
-    """Return a doubt for each column whose measure on these rows is above ``SURE``; most are dismissed on a few of them."""
+def _telling(
+    kind: Kind,
+    table: Columns,
+    rows: Mapping[int, Array],
+    y: Array,
+    measure: Measure,
+    scale: str,
+) -> list[Doubt]:
+    """Return a doubt for each column whose measure on these rows is above ``SURE``.
+
+    Most columns are dismissed on a few of the rows.
+    """
     prints = np.concatenate([table.rows[k][at] for k, at in rows.items()])
     order = np.argsort(prints, kind="stable")
     glance = order[spread_by(prints[order], GLANCE)]
@@ -176,7 +197,7 @@ def _telling(kind: Kind, table: Columns, rows: Mapping[int, Array], y: Array, me
     return found
 
 
-# --- in words -----------------------------------------------------------------------------------------------------------
+# --- in words -------------------------------------------------------------------------------------
 
 
 def sentences(found: Iterable[Doubt]) -> list[str]:
@@ -191,55 +212,65 @@ def sentences(found: Iterable[Doubt]) -> list[str]:
         kept = by_kind[doubt.kind].setdefault(doubt.about, doubt)
         if (doubt.count, doubt.value) > (kept.count, kept.value):
             by_kind[doubt.kind][doubt.about] = doubt
-    written = {
-        "unit": _unit,
-        "unit at home": _unit_at_home,
-        "copies": _copies,
-        "label": _label,
-        "domain": _domain,
-    }
-    return [write(list(by_kind[kind].values())) for kind, write in written.items() if kind in by_kind]
+    return [WORDS[kind](list(by_kind[kind].values())) for kind in WORDS if kind in by_kind]
 
 
 def _unit(found: list[Doubt]) -> str:
     unit = found[0].unit
-    return f"{_rows(found)} share a `{unit}` with training rows: scores there partly measure how well known ones are remembered; keep every `{unit}` on one side."
+    why = "scores there partly measure how well known ones are remembered"
+    what = f"{_rows(found)} share a `{unit}` with training rows"
+    return f"{what}: {why}; keep every `{unit}` on one side."
 
 
 def _unit_at_home(found: list[Doubt]) -> str:
-    unit = found[0].unit
-    return f"{_rows(found)} share a `{unit}` with rows held out at home: intervals take the two places as independent, which they are not."
+    why = "intervals take the two places as independent, which they are not"
+    return f"{_rows(found)} share a `{found[0].unit}` with rows held out at home: {why}."
 
 
 def _copies(found: list[Doubt]) -> str:
-    return f"{_rows(found)} are copies of training rows (same features, same label): scores there partly measure memory; remove the copies."
+    what = "are copies of training rows (same features, same label)"
+    return f"{_rows(found)} {what}: scores there partly measure memory; remove the copies."
 
 
 def _label(found: list[Doubt]) -> str:
-    many = len(found) > 1
-    return (
-        f"{_listed([f'{d.about} ({d.scale} {_shown(d)})' for d in found])} alone {'give' if many else 'gives'} the label in the source"
-        f"{', each by itself' if many else ''}: {'are they' if many else 'is it'} known before the label is? If not, exclude {'them' if many else 'it'}."
-    )
+    what = f"{_columns(found)} alone {_verb(found, 'gives', 'give')} the label in the source"
+    itself, it = _verb(found, "", ", each by itself"), _verb(found, "it", "them")
+    asked = _verb(found, "is it", "are they")
+    return f"{what}{itself}: {asked} known before the label is? If not, exclude {it}."
 
 
 def _domain(found: list[Doubt]) -> str:
-    many = len(found) > 1
-    return (
-        f"{_listed([f'{d.about} (AUC {_shown(d)})' for d in found])} alone {'tell' if many else 'tells'} which domain a row comes from"
-        f"{', each by itself' if many else ''}: the values of one place do not occur in another, so nothing learnt from "
-        f"{'them' if many else 'it'} can be expected to hold elsewhere; exclude {'them' if many else 'it'}, or read the numbers with that in mind."
-    )
+    it, itself = _verb(found, "it", "them"), _verb(found, "", ", each by itself")
+    tells = f"{_columns(found)} alone {_verb(found, 'tells', 'tell')} which domain a row comes from"
+    why = "values of one place hardly occur in another"
+    so = f"so what is learnt from {it} cannot be expected to hold elsewhere"
+    return f"{tells}{itself}: {why}, {so}; exclude {it}."
 
 
-def _shown(doubt: Doubt) -> str:
-    return f"{min(doubt.value, 1):.3f}"
+WORDS: dict[Kind, Callable[[list[Doubt]], str]] = {
+    "unit": _unit,
+    "unit at home": _unit_at_home,
+    "copies": _copies,
+    "label": _label,
+    "domain": _domain,
+}
+
+
+def _verb(found: list[Doubt], one: str, many: str) -> str:
+    return one if len(found) == 1 else many
+
+
+def _columns(found: list[Doubt]) -> str:
+    return _listed([f"{d.about} ({d.scale} {min(d.value, 1):.3f})" for d in found])
 
 
 def _rows(found: list[Doubt]) -> str:
-    return _listed([f"{d.count:,} of {d.of:,} rows of {d.about}" for d in sorted(found, key=lambda d: -d.count / d.of)])
+    """Return the counts, the greatest share first."""
+    order = sorted(found, key=lambda d: -d.count / d.of)
+    return _listed([f"{d.count:,} of {d.of:,} rows of {d.about}" for d in order])
 
 
 def _listed(items: list[str]) -> str:
-    shown = items[:NAMED] + ([f"{len(items) - NAMED} more"] if len(items) > NAMED else [])
+    more = len(items) - NAMED
+    shown = [*items[:NAMED], *([f"{more} more"] if more > 0 else [])]
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"

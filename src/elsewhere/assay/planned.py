@@ -1,7 +1,8 @@
-"""The rows of scores that a study will have, without their values: what expectations can select, known before anything runs."""
+"""The rows of scores that a study will have, without values: what its expectations can select."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,11 @@ BY_TASK_AND_LEARNER = ("task", "learner", "seed")
 
 
 class Planned:
-    """Collects the rows of made tasks; ``check`` then refuses an expectation that selects none of them.
+    """Collects the rows of made tasks; ``check`` refuses an expectation that selects none of them.
 
     Args:
-        study: whose tasks are added one by one. Tasks that are not added count with the metrics of others of their
-            name, and what only their domains would tell is not checked.
+        study: whose tasks are added one by one. Tasks that are not added count with the metrics of
+            others of their name, and what only their domains would tell is not checked.
     """
 
     def __init__(self, study: Study) -> None:
@@ -35,10 +36,13 @@ class Planned:
         """Note the metrics and domains of a made task."""
         self.made.add(function.label)
         self.metrics.setdefault(function.name, set()).update(m.name for m in task.metrics)
-        self.domains[function.label] = [{**d.about, "domain": d.name, "role": d.role} for d in task.domains]
+        rows = [{**d.about, "domain": d.name, "role": d.role} for d in task.domains]
+        self.domains[function.label] = rows
 
     def check(self, expectations: Sequence[Expectation]) -> None:
-        """Refuse the first expectation that names a metric, learner, domain, task, option or value that the study does not have.
+        """Refuse the first expectation that names something that the study does not have.
+
+        That is a metric, learner, domain, task, option, a value of these, or a statistic.
 
         Raises:
             UserError: with the nearest name there is.
@@ -54,37 +58,38 @@ class Planned:
                 raise UserError(f"expectation '{expectation.text}': {error}") from error
 
     def _check(self, metric: str, where: Mapping[str, Any], inherited: frozenset[str]) -> None:
-        known = sorted({name for names in self.metrics.values() for name in names})
-        tasks = {task for task, names in self.metrics.items() if any(metric == n or metric.startswith(f"{n}/") for n in names)}
+        tasks = {t for t, names in self.metrics.items() if any(_of(metric, n) for n in names)}
         if not tasks:
+            known = sorted({name for names in self.metrics.values() for name in names})
             raise UserError(f"no task measures {metric!r}{did_you_mean(metric, known)}")
         rows = self._rows("seed" in where)
         rows = rows[rows.task_name.isin(tasks)]
-        every_task_made = all(f.label in self.made for f in self.study.tasks)
-        sure = {k: v for k, v in where.items() if every_task_made or k in self._options()}
+        complete = all(f.label in self.made for f in self.study.tasks)
+        sure = {k: v for k, v in where.items() if complete or k in self._options()}
         filtered(rows, sure, inherited)
-        for key in sure.keys() - inherited:  # of several values each must stand for something
+        for key in sure.keys() - inherited:
             for value in sure[key] if isinstance(sure[key], list) else ():
-                filtered(rows, {**sure, key: value}, inherited)
+                filtered(rows, {**sure, key: value}, inherited)  # each of several is there
 
     def _options(self) -> set[str]:
         """Return the keys that every trial has by its task and learner alone."""
-        return {
-            *BY_TASK_AND_LEARNER,
-            *(k for f in self.study.tasks for n in self.study.learners for k in n.options_on(f)),
-        }
+        pairs = itertools.product(self.study.tasks, self.study.learners)
+        return {*BY_TASK_AND_LEARNER, *(key for f, named in pairs for key in named.options_on(f))}
 
     def _rows(self, with_seeds: bool) -> pd.DataFrame:
         rows = []
-        for function in self.study.tasks:
-            for named in filter(lambda n: n.runs_on(function), self.study.learners):
-                trial = {
-                    "task": function.label,
-                    "task_name": function.name,
-                    "learner": named.label,
-                    "learner_name": named.name,
-                }
-                about = {**named.options_on(function), **trial}
-                rows += [{**domain, **about} for domain in self.domains.get(function.label, [{}])]
+        for function, named in itertools.product(self.study.tasks, self.study.learners):
+            if named.runs_on(function):
+                task = {"task": function.label, "task_name": function.name}
+                learner = {"learner": named.label, "learner_name": named.name}
+                trial = {**named.options_on(function), **task, **learner}
+                rows += [{**d, **trial} for d in self.domains.get(function.label, [{}])]
         frame = pd.DataFrame(rows)
-        return frame.merge(pd.DataFrame({"seed": list(self.study.seeds)}), how="cross") if with_seeds else frame
+        if not with_seeds:
+            return frame
+        return frame.merge(pd.DataFrame({"seed": list(self.study.seeds)}), how="cross")
+
+
+def _of(metric: str, name: str) -> bool:
+    """Return whether a measure is a metric of this name, or of the family of this name."""
+    return metric == name or metric.startswith(f"{name}/")

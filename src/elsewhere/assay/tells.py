@@ -12,17 +12,19 @@ LEAST_NUMBERS = 50  # rows, the same for regression
 BINS = 200
 A_BIN = 10  # rows that a bin of numbers holds at least
 MANY = 5  # rows a value on average, below which a column of numbers counts as continuous
+Counts = Float[Array, "bins classes"]  # of rows
 
 
 def class_auc(x: Array, y: Int[Array, " n"], missing: bool = True) -> float:
-    """Return the mean over classes of the out-of-fold AUC of one column, one class against the rest; NaN with too few rows.
+    """Return how well one column tells classes: the mean AUC of one against the rest, out of fold.
 
-    Two folds, each scored by the class shares that the other has in bins of ``x`` (its quantiles for numbers, its
-    levels for text), or for numbers by ``x`` itself where that is better, which a monotone relation needs no bins for.
+    NaN with too few rows. Each of two folds is scored by the class shares that the other has in bins
+    of ``x`` (quantiles of numbers, levels of text); numbers also by ``x`` itself, which needs no bins
+    where the relation is monotone, and the better counts.
 
     Args:
-        x: [n] numbers (NaN: missing), or codes of text levels as integers (-1: missing). In an order that is random
-            but for equal rows: folds take every other row.
+        x: [n] numbers (NaN: missing), or codes of text levels as integers (-1: missing). In an order
+            that is random but for equal rows: folds take every other row.
         y: class codes; classes of fewer than 20 rows are left out.
         missing: whether that a value is missing may tell, too.
 
@@ -50,7 +52,9 @@ def class_auc(x: Array, y: Int[Array, " n"], missing: bool = True) -> float:
 
 
 def r2(x: Array, y: Float[Array, " n"]) -> float:
-    """Return the out-of-fold R² of one column: the better of a straight line and interpolation; NaN with too few rows.
+    """Return the out-of-fold R² of one column: the better of a straight line and interpolation.
+
+    NaN with too few rows.
 
     Args:
         x: as for ``class_auc``.
@@ -59,29 +63,25 @@ def r2(x: Array, y: Float[Array, " n"]) -> float:
     if len(y) < LEAST_NUMBERS or not np.ptp(y) > 0:
         return float("nan")
     absent = x < 0 if x.dtype.kind == "i" else np.isnan(x)
-    fold = _folds(x)
+    fold, text = _folds(x), x.dtype.kind == "i"
     guesses = np.full((2, len(y)), y.mean())
     for k in (0, 1):
         for part in (absent, ~absent):
             here, there = (fold == k) & part, (fold != k) & part
             if here.any() and there.any():
-                guesses[:, here] = _guesses(
-                    x[there],
-                    y[there],
-                    x[here],
-                    is_text=x.dtype.kind == "i" or bool(part[absent].any()),
-                )
+                levels = text or part is absent  # a missing value is a level of its own
+                guesses[:, here] = _guesses(x[there], y[there], x[here], levels)
     left = np.square(y - guesses).sum(1).min()
     return float(1 - left / np.square(y - y.mean()).sum())
 
 
-def _guesses(x: Array, y: Array, asked: Array, is_text: bool) -> Array:
-    """Return two guesses [2, m] of what belongs to ``asked``: along a line, and between neighbours; for text its level's mean."""
-    if is_text:
+def _guesses(x: Array, y: Array, asked: Array, levels: bool) -> Array:
+    """Return two guesses [2, m] at ``asked``: along a line, between neighbours; of levels the mean."""
+    if levels:
         x, asked = (np.nan_to_num(v.astype(float), nan=-1) for v in (x, asked))
     values, at = np.unique(x, return_inverse=True)
     means = np.bincount(at, y) / np.bincount(at)
-    if is_text:
+    if levels:
         where = np.searchsorted(values, asked).clip(max=len(values) - 1)
         level = np.where(values[where] == asked, means[where], y.mean())
         return np.stack([level, level])
@@ -91,7 +91,10 @@ def _guesses(x: Array, y: Array, asked: Array, is_text: bool) -> Array:
 
 
 def _folds(x: Array) -> Array:
-    """Return 0 or 1 for each row: every other row; for numbers with few ties every other value, so that copies stay together."""
+    """Return 0 or 1 for each row: every other row, or of numbers with few ties every other value.
+
+    Copies of a row then stay in one fold.
+    """
     values, at = np.unique(x, return_inverse=True, equal_nan=True)
     continuous = x.dtype.kind == "f" and len(values) * MANY > len(x)
     return at % 2 if continuous else np.arange(len(x)) % 2
@@ -103,9 +106,13 @@ def _binned_auc(x: Array, absent: Array, codes: Array, fold: Array, classes: int
     for k in (0, 1):
         here, there = fold == k, fold != k
         edges = _edges(x[there & ~absent]) if x.dtype.kind == "f" else None
-        bins = x + 1 if edges is None else np.where(absent, 0, 1 + np.searchsorted(edges, np.nan_to_num(x), side="right"))
+        bins = x + 1  # 0: missing
+        if edges is not None:
+            at = np.searchsorted(edges, np.nan_to_num(x), side="right")
+            bins = np.where(absent, 0, at + 1)
         shape = (2, int(bins.max()) + 1, classes)
-        table = np.bincount(np.ravel_multi_index((here.astype(int), bins, codes), shape), minlength=np.prod(shape)).reshape(shape)
+        cell = np.ravel_multi_index((here.astype(int), bins, codes), shape)
+        table = np.bincount(cell, minlength=np.prod(shape)).reshape(shape)
         found.append(_table_auc(table[0], table[1]))
     return np.mean(found, 0)
 
@@ -119,10 +126,11 @@ def _edges(x: Array) -> Array:
     return np.unique(np.quantile(x, np.arange(1, wanted) / wanted))
 
 
-def _table_auc(learnt: Float[Array, "bins classes"], judged: Float[Array, "bins classes"]) -> Float[Array, " classes"]:
-    """Return the AUC of each class in ``judged`` where a row's score is the share of its class that its bin has in ``learnt``."""
+def _table_auc(learnt: Counts, judged: Counts) -> Float[Array, " classes"]:
+    """Return the AUC of each class in ``judged``, rows scored by their bin's shares in ``learnt``."""
     total = learnt.sum(0)
-    shares = (learnt + total / total.sum()) / (learnt.sum(1, keepdims=True) + 1)  # an empty bin has the shares of all
+    # One more row, of the shares of all: what an empty bin has.
+    shares = (learnt + total / total.sum()) / (learnt.sum(1, keepdims=True) + 1)
     order = np.argsort(shares, axis=0, kind="stable")
     hits = np.take_along_axis(judged, order, 0)
     misses = np.take_along_axis(judged.sum(1, keepdims=True) - judged, order, 0)
