@@ -21,6 +21,8 @@ Place = tuple[Domain[Any], Any]  # and its data
 Kind = Literal["unit", "unit at home", "copies", "label", "domain"]
 SURE = 0.995  # AUC, or R², of one column alone
 GLANCE, PROMISING = 2000, 0.95  # on a glance at this many rows, a column below is dismissed
+GLANCE_CELLS = 200_000  # rows × columns of the glance
+WIDEST = 500  # columns beyond which single columns are not looked at: it would take longer than a fit
 ROWS = 20_000  # at which single columns are looked at
 CELLS = 4_000_000  # rows × columns at which single columns are looked at
 FEW = 0.005  # a smaller share of copied rows moves no score that a report prints
@@ -129,6 +131,8 @@ def about_rows(task: Task[Any], places: Sequence[Place]) -> list[Doubt]:
     for (domain, data), count in zip(alike, copied_rows(table), strict=True):
         if count and count >= FEW * len(data):
             found.append(Doubt("copies", domain.name, count, len(data)))
+    if table.width > WIDEST:
+        return found
     return [*found, *_told_label(table, train), *_told_domain(table, train, alike)]
 
 
@@ -148,6 +152,8 @@ def _told_domain(table: Columns, train: Examples, places: Sequence[Place]) -> li
     Rows without a value are left out: the audit of a table says where a column was never measured.
     """
     where = _where(train, places)
+    if len({name for names in where for name in pd.unique(names)}) < 2:
+        return []
     share = _most(table) / max(1, sum(map(len, where)))
     rows = {k: spread_by(table.rows[k], int(np.ceil(share * len(w)))) for k, w in enumerate(where)}
     told = np.concatenate([where[k][at] for k, at in rows.items()])
@@ -187,7 +193,7 @@ def _telling(
     """
     prints = np.concatenate([table.rows[k][at] for k, at in rows.items()])
     order = np.argsort(prints, kind="stable")
-    glance = order[spread_by(prints[order], GLANCE)]
+    glance = order[spread_by(prints[order], min(GLANCE, GLANCE_CELLS // table.width))]
     found = []
     for name, values in table.each(rows):
         if measure(values[glance], y[glance]) < PROMISING:  # NaN: too few rows to dismiss it

@@ -13,7 +13,7 @@ from jaxtyping import UInt64
 from elsewhere.data import Array, Examples
 from elsewhere.encoding import as_numbers, is_category
 
-CELLS = 50_000_000  # rows × columns beyond which nothing is read
+CELLS = 20_000_000  # rows × columns beyond which nothing is read
 RARE = 4  # occurrences beyond which a row is a common combination and no copy
 SAME = 0.5  # of the rows that agree in half of the columns agree in all, where rows were copied
 SURE = 1.645  # deviations below the share found, which must lie above: 95 % on one side
@@ -81,7 +81,7 @@ class Columns:
 
     def values(self, j: int, rows: Mapping[int, Array]) -> Array:
         """Return one column at rows of places, joined: floats, or codes of texts (-1: missing)."""
-        parts = [_column(self.parts[k], j).iloc[at] for k, at in rows.items()]
+        parts = [_column(self.parts[k], j, at) for k, at in rows.items()]
         if not self.text[j]:
             x = np.concatenate([as_numbers(p) for p in parts])
             return np.where(np.isfinite(x), x + 0.0, np.nan)
@@ -179,9 +179,10 @@ def _groups(order: Sequence[int], ranks: Array) -> list[list[int]]:
     return groups
 
 
-def _column(data: Examples, j: int) -> pd.Series[Any]:
-    inputs = data.inputs
-    return inputs.iloc[:, j] if hasattr(inputs, "iloc") else pd.Series(inputs[:, j])
+def _column(data: Examples, j: int, rows: Any = slice(None)) -> pd.Series[Any]:
+    if hasattr(data.inputs, "iloc"):
+        return data.inputs.iloc[:, j].iloc[rows]
+    return pd.Series(data.inputs[rows, j])
 
 
 def as_text(value: Any) -> str:
