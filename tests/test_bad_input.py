@@ -101,7 +101,7 @@ COMMANDS: list[tuple[str, list[str]]] = [
     ("prediction column 'risk'", [*BASE, "--learner", "given:column=risk"]),
     ("prediction column 'used'", [*BASE, "--learner", "given:column=age,trained_on=used"]),
     ("cannot be the given prediction", [*BASE, "--learner", "given:column=income"]),
-    ("scale cannot be", [*BASE, "--learner", "given:column=age,scale=odds"]),
+    ("scale must be auto, class", [*BASE, "--learner", "given:column=age,scale=odds"]),
     ("expected true or false", [*BASE, "--learner", "given:column=age,trained_on=job"]),
     ("leave it out of --features", [*BASE, "--features", "age,hours", "--learner", "given:column=age"]),
     ("two columns say what was trained on", [*BASE, "--learner", "given:column=age,trained_on=job", "--learner", "given:column=age,trained_on=hours"]),
@@ -308,7 +308,7 @@ def test_explaining_wrongly(run: Run) -> None:
         ("no field 'fold'; did you mean 'folds'", ["--with", "shift-decomposition:fold=3"]),
         ("folds cannot be", ["--with", "shift-decomposition:folds=many"]),
         ("no metric 'los'", ["--with", "shift-decomposition", "--loss", "los"]),
-        ("classifier cannot be", ["--with", "shift-decomposition", "--classifier", "forest"]),
+        ("classifier must be logistic or boosting", ["--with", "shift-decomposition", "--classifier", "forest"]),
         ("keeps no value per example", ["--with", "shift-decomposition", "--loss", "always"]),
     ):
         assert_told(run, told, "explain", "kept", *arguments)

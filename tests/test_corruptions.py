@@ -224,7 +224,7 @@ def test_augmentation_reaches_the_network_in_training_alone(monkeypatch: pytest.
     assert len(seen) == 3
     frozen = make_learner("fine-tune", {"backbone": "small-cnn", "part": "head", "steps": 2, "batch": 4, "patience": 2, "augment": "flip"})
     assert frozen.fit(ew.Source(data)).predict(data).classes().shape == (20,)
-    with pytest.raises(UserError, match="augment cannot be"):
+    with pytest.raises(UserError, match="augment must be"):
         make_learner("cnn", {"augment": "cropp"})
 
 

@@ -161,3 +161,90 @@ def test_scores_hold_what_expectations_select_by(result: ew.Result) -> None:
     frame = result.scores()
     assert {"penalty", "slope", "role", "learner_name", "task_name"} <= set(frame)
     assert isinstance(frame, pd.DataFrame)
+
+
+# --- names are checked before anything runs -----------------------------------------------------------------------------
+
+
+def planned(**item: Any) -> None:
+    from elsewhere.assay.api import study_from
+    from elsewhere.assay.plan import plan
+
+    plan(study_from("toy/quick", ["toy-stacked:penalty=1", "toy-stacked:penalty=1000", "toy-quick"], 5, [{"metric": "squared_error", "at_most": 9, **item}]))
+
+
+@pytest.mark.parametrize(
+    ("item", "told"),
+    [
+        ({"metric": "squared_eror"}, "no task measures 'squared_eror'; did you mean 'squared_error'"),
+        ({"metric": "squared"}, "no task measures 'squared'"),
+        ({"where": {"learner": "toy-quik"}}, "nothing has learner = 'toy-quik'; did you mean 'toy-quick'"),
+        ({"where": {"domain": "awy"}}, "nothing has domain = 'awy'; did you mean 'away'"),
+        ({"where": {"task": "toy/quik"}}, "nothing has task = 'toy/quik'"),
+        ({"where": {"role": "elswhere"}}, "nothing has role = 'elswhere'; did you mean 'elsewhere'"),
+        ({"where": {"penalti": 1}}, "no trial has 'penalti'; did you mean 'penalty'"),
+        ({"where": {"penalty": 2}}, "nothing has penalty = 2; there are: 1"),
+        ({"where": {"learner": "toy-quick", "penalty": 1}}, "no trial has 'penalty'"),
+        ({"where": {"domain": ["away", "hom"]}}, "nothing has domain = 'hom'; did you mean 'home'"),
+        ({"where": {"seed": 7}}, "nothing has seed = 7; there are: 0, 1, 2, 3, 4"),
+        ({"minus": {"learner": "toy-quik"}}, "did you mean 'toy-quick'"),
+        ({"at_most": None, "beats": "toy-quik"}, "did you mean 'toy-quick'"),
+        ({"metric": "", "statistic": "test_expectation:always_tree"}, "cannot import 'test_expectation:always_tree'"),
+    ],
+)
+def test_what_an_expectation_names_must_be_there(item: dict[str, Any], told: str) -> None:
+    with pytest.raises(ew.UserError, match=told):
+        planned(**{k: v for k, v in {"at_most": 9, **item}.items() if v is not None} | ({"at_most": None} if "at_most" in item else {}))
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"metric": "squared_error/worst"},  # families say their suffixes while they measure
+        {"where": {"learner": "toy-stacked"}},
+        {"where": {"learner": "toy-stacked:penalty=1", "domain": "away", "slope": 2}},
+        {"where": {"learner": "toy-stacked", "penalty": 1000}},
+        {"where": {"task": "toy/quick"}, "minus": {"task": "toy/quick:slope=1.0"}},
+        {"where": {"domain": ["home", "away"], "seed": 4}},
+        {"where": {"penalty": 1}, "minus": {"learner": "toy-quick"}},
+        {"where": {"domain": "away"}, "at_most": None, "gap_at_most": 0.1},
+        {"metric": "", "statistic": "test_expectation:always_two"},
+    ],
+)
+def test_what_is_there_may_be_named(item: dict[str, Any]) -> None:
+    planned(**item)
+
+
+def test_names_of_tasks_that_the_plan_does_not_make_are_not_refused() -> None:
+    """Of many tasks of one name the first 12 are made: a domain that only a later one has may be named, a learner must still exist."""
+    from elsewhere.assay.api import study_from
+    from elsewhere.assay.plan import plan
+
+    @ew.task("many", choices={"k": list(range(14))})
+    def many(seed: int = 0, k: int = 0) -> ew.Task:
+        x = ew.Examples(np.arange(8.0)[:, None], np.arange(8.0))
+        return ew.Task(ew.Source(x), [ew.Domain("home", x, "home"), ew.Domain(f"place {k}", x)], ew.metrics.regression_metrics())
+
+    item = {"metric": "squared_error", "where": {"domain": "place 13", "k": 13}, "at_most": 1}
+    assert plan(study_from(many, ["prior"], 1, [item]))
+    with pytest.raises(ew.UserError, match="did you mean 'prior'"):
+        plan(study_from(many, ["prior"], 1, [{**item, "where": {"learner": "priol"}}]))
+
+
+def test_nothing_runs_where_a_name_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from elsewhere.cli import main
+
+    study = 'tasks = ["toy/quick"]\nlearners = ["toy-quick"]\nseeds = 1\n[[expect]]\nmetric = "squared_eror"\nat_most = 1\n'
+    (tmp_path / "s.toml").write_text(study)
+    assert main(["assay", str(tmp_path / "s.toml"), "--out", str(tmp_path / "r")]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert "did you mean 'squared_error'" in said.err
+    assert not (tmp_path / "r").exists()
+
+
+def test_an_expectation_made_in_python_is_checked_too(tmp_path: Path) -> None:
+    with pytest.raises(ew.UserError, match="over must be mean, worst or best"):
+        ew.assay("toy/quick", learners=["toy-quick"], seeds=1, out=tmp_path / "r", expect=[Expectation(metric="squared_error", over="median", at_most=1)])
+    assert not (tmp_path / "r").exists()

@@ -26,10 +26,7 @@ class Judged:
         return self.each
 
     def scores(self) -> pd.DataFrame:
-        rows = [
-            {"trial": "t", "domain": d, "role": "home" if d == "home" else "elsewhere", "metric": "accuracy", "least": 0.0, "most": 1.0}
-            for d in ("home", "a", "b")
-        ]
+        rows = [{"trial": "t", "domain": d, "role": "home" if d == "home" else "elsewhere", "metric": "accuracy", "least": 0.0, "most": 1.0} for d in ("home", "a", "b")]
         return pd.DataFrame(rows)
 
     def trials(self) -> pd.DataFrame:

@@ -196,3 +196,105 @@ def test_a_name_stands_for_the_learner_inside() -> None:
         parse_learner("reweighted:base=logistic-regresion")
     with pytest.raises(ew.UserError, match="needs a learner as base, not 3"):
         _ = parse_learner("reweighted:base=3").learner.accepts
+
+
+# --- options with a closed set of values -----------------------------------------------------------------------------
+
+
+def closed_fields() -> list[tuple[str, str]]:
+    """Return every field of a catalogued learner whose type closes its set of values."""
+    from elsewhere.catalogue import get
+    from elsewhere.closed import _closed
+
+    return [(name, field) for name in sorted(entries("learners")) for field in _closed(get("learners", name))]
+
+
+@pytest.mark.parametrize(("name", "field"), [f for f in closed_fields() if f[0] != "module"])
+def test_a_learners_closed_field_takes_none_but_its_values(name: str, field: str) -> None:
+    from elsewhere.assay.study import construct
+    from elsewhere.catalogue import get
+    from elsewhere.closed import check_options
+
+    with pytest.raises(ew.UserError, match=f"{field} must be .* not 'no-such-value'"):
+        construct(get("learners", name), {field: "no-such-value"}, name)
+    default = get("learners", name).__dataclass_fields__[field].default
+    check_options(get("learners", name), {field: default})
+
+
+def test_a_learner_made_in_python_is_checked_before_anything_runs(people: Path, tmp_path: Path) -> None:
+    from elsewhere.nn.learners import Mlp
+
+    for learner in (Mlp(schedule="cosin"), ew.Probe(Mlp(schedule="cosin"), LogisticRegression())):  # type: ignore[arg-type]
+        with pytest.raises(ew.UserError, match="schedule must be .* not 'cosin'; did you mean 'cosine'"):
+            ew.assay("penguins", learners=[learner], seeds=1, out=tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+TABLE = {"predict": "income", "domain": "state"}
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"kind": "regresion"}, "kind must be classification or regression, not 'regresion'; did you mean 'regression'"),
+        ({"features": ["age"], "exclude": ["age"]}, "'age' is named in --features and in --exclude"),
+    ],
+)
+def test_a_wrong_option_of_a_table_is_one_line_everywhere(people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: dict[str, object], told: str) -> None:
+    """In Python, on the command line, in a study file, for an assay and for a fit."""
+    from elsewhere.cli import main
+
+    given = {**TABLE, **options}
+    with pytest.raises(ew.UserError, match=told):
+        ew.assay(people, learners=["prior"], out=tmp_path / "r", **given)
+    with pytest.raises(ew.UserError, match=told):
+        ew.fit(people, "prior", **given)
+    flags = [f"--{k}={v if isinstance(v, str) else v[0]}" for k, v in given.items()]  # type: ignore[index]
+    (tmp_path / "s.toml").write_text("learners = ['prior']\n[[task]]\nname = 'table'\n" + f"options = {{ path = '{people}', source = 'CA', " + _toml(given).replace("\n", ", ") + " }\n")
+    for arguments in (["assay", str(people), *flags, "--out", str(tmp_path / "r")], ["assay", str(tmp_path / "s.toml"), "--out", str(tmp_path / "r")]):
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert told in error
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("both", [{"source": "CA", "leave_out": "TX"}, {"source": "CA", "cut": "TX"}, {"leave_out": "CA", "cut": "TX"}])
+def test_a_table_has_one_protocol(people: Path, tmp_path: Path, both: dict[str, str]) -> None:
+    from elsewhere.assay.plan import plan
+
+    study = "learners = ['prior']\n[[task]]\nname = 'table'\n" + f"options = {{ path = '{people}', " + _toml({**TABLE, **both}).replace("\n", ", ") + " }\n"
+    with pytest.raises(ew.UserError, match=" and ".join(both)):
+        plan(study_of(study))
+
+
+def test_a_task_of_pictures_has_one_protocol() -> None:
+    import numpy as np
+
+    from elsewhere.images.folders import domains_task
+
+    data = ew.Examples(np.zeros((8, 1, 2, 2)), np.arange(8) % 2, {"domain": np.array(list("aabbccdd"))}, ("x", "y"))
+    with pytest.raises(ew.UserError, match="source or leave_out, not both"):
+        domains_task(data, source="a", leave_out="b")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[[learner]]\nname = 'prior'\non = ['penguin']\n", "kept to the task 'penguin', which the study does not have; did you mean 'penguins'"),
+        ("[[learner]]\nname = 'mlp'\nschedule = 'cosin'\n", "schedule must be constant, cosine, stepwise or halving, not 'cosin'; did you mean 'cosine'"),
+        ("[[learner]]\nname = 'mlp'\n[learner.sweep]\nschedule = ['cosine', 'cosin']\n", "not 'cosin'"),
+        ("learners = ['prior']\n[[task]]\nname = 'causal/transitions'\noptions = { kind = 'plan' }\n", "kind must be mixed or plain, not 'plan'; did you mean 'plain'"),
+    ],
+)
+def test_a_study_names_what_there_is(text: str, told: str) -> None:
+    with pytest.raises(ew.UserError, match=told):
+        study_of(text if "tasks" in text or "[[task]]" in text else f"tasks = ['penguins']\n{text}")
+
+
+@pytest.mark.parametrize("name", ["penguins-elsewhere", "accuracy-on-the-line", "known-terms"])
+def test_expectations_of_bundled_studies_name_what_there_is(name: str) -> None:
+    from elsewhere.assay.api import study_path
+    from elsewhere.assay.plan import plan
+
+    assert plan(read_study(study_path(name)))

@@ -7,7 +7,7 @@ import inspect
 import json
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,6 +78,7 @@ def assay(
     """Train on the data you have, measure at home and in every other place you name."""
     from elsewhere.assay.api import command_line, default_folder, run_study, study_from
     from elsewhere.assay.findings import standing
+    from elsewhere.assay.plan import doubts_of
 
     _data_root(data)
     study = study_from(what, learner or (), seeds, (), reader, options)
@@ -102,7 +103,7 @@ def assay(
         if executor is not None:
             executor.shutdown()
     refused = standing(result) if len(result.trials()) else []
-    _tell(result, refused)
+    _tell(result, refused, doubts_of(study))
     if report:
         typer.echo(f"report: {result.report()}")
     raise typer.Exit(_verdict(result, lenient))
@@ -264,13 +265,16 @@ def _data_root(data: Path | None) -> None:
 
 
 def _show_plan(study: Any, workers: int) -> None:
-    """Say what was inferred and what will run, before anything runs."""
+    """Say what was inferred, what is doubtful and what will run, before anything runs."""
     from elsewhere.assay.engine import held_to
-    from elsewhere.assay.plan import pilot
+    from elsewhere.assay.plan import doubts_of, pilot
     from elsewhere.run import duration
 
+    doubts = doubts_of(study)  # a study that cannot run is refused before its plan is shown
     for summary in dict.fromkeys(t.summary for t in study.tasks if t.summary):
         typer.echo(summary)
+    for doubt in doubts:
+        typer.echo(f"doubt: {one_line(doubt, 1000)}")
     total = len(list(study.crossed()))
     with held_to(study.threads):
         about = f", about {duration(pilot(study) / max(1, workers))}" if total >= 20 else ""
@@ -298,9 +302,11 @@ class _Bar:
             sys.stderr.write("\r\x1b[K")
 
 
-def _tell(result: Result, refused: list[str]) -> None:
+def _tell(result: Result, refused: list[str], shown: Sequence[str] = ()) -> None:
+    """Print what was found; notes that the plan has shown are not said again."""
     for note in result.notes():
-        typer.echo(f"note: {one_line(note)}")
+        if note not in shown:
+            typer.echo(f"note: {one_line(note)}")
     for line in result.store.damaged:
         typer.echo(f"warning: {line}", err=True)
     typer.echo("")

@@ -16,6 +16,7 @@ from elsewhere.assay.api import reader_for, reader_options, reads_object
 from elsewhere.assay.judge import judge, predict
 from elsewhere.assay.plan import asked_of, granted, refuses
 from elsewhere.assay.study import learners_of, parse_task
+from elsewhere.closed import check_fields
 from elsewhere.data import Data, optional_column
 from elsewhere.errors import NotOffered, UserError, did_you_mean, one_line
 from elsewhere.identity import digest, identity
@@ -134,6 +135,7 @@ def fit(
     """
     source, about, default = _source(what, reader, seed, options)
     (named,) = learners_of([learner if learner is not None else default])
+    check_fields(named.learner, named.label)
     if reason := refuses(named.learner, source):
         raise UserError(f"{named.label} cannot be fitted: {reason}")
     if named.learner.reads:

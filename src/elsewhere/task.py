@@ -12,6 +12,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 
+from elsewhere.closed import check_options
 from elsewhere.data import Array, Data
 from elsewhere.errors import UserError, did_you_mean
 from elsewhere.identity import Named, content_key, digest, file_key, identity, reference
@@ -214,6 +215,7 @@ class TaskFunction:
         return digest(self.identity())
 
     def _check(self, options: Mapping[str, Any]) -> None:
+        check_options(self.make, options, f"task {self.name!r}")
         known = inspect.signature(self.make).parameters
         if any(p.kind is p.VAR_KEYWORD for p in known.values()):
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from elsewhere.adapt.domain_graph import DomainGraph, edges_file, graph_for
 from elsewhere.batching import as_tensor, batches, order, taker
+from elsewhere.closed import OneOf
 from elsewhere.data import Array, Examples, optional_column
 from elsewhere.errors import UserError
 from elsewhere.nn.building import build
@@ -50,10 +51,10 @@ class DomainLearner(NetworkLearner):
         graph: of the domains, where the source has none: "chain", "complete", a CSV of edges, a ``DomainGraph``.
     """
 
-    backbone: str = "auto"
+    backbone: Annotated[str, OneOf("auto", catalogue="networks")] = "auto"
     width: int | None = None
     batch: int = 32
-    conditioning: str = "none"
+    conditioning: Literal["none", "graph", "laplacian", "positions"] = "none"
     graph: Any = None
 
     aligns = False  # whether unlabelled domains can be used

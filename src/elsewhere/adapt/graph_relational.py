@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -62,14 +62,14 @@ class GraphRelational(Adversarial):
     steps: int = 2000
     batch: int = 10
     learning_rate: float = 3e-4
-    schedule: Any = "halving"
+    schedule: Literal["constant", "cosine", "stepwise", "halving"] = "halving"
     width: int | None = 64
-    conditioning: str = "graph"
+    conditioning: Literal["none", "graph", "laplacian", "positions"] = "graph"
     signed: bool = False
-    self_pairs: str = "exclude"
+    self_pairs: Literal["exclude", "unlinked"] = "exclude"
     sample: int | None = 10
     discriminator_outputs: int = 2
-    pairing: str = "independent"
+    pairing: Literal["independent", "same-rows"] = "independent"
 
     @property
     def pairs_rows(self) -> bool:  # type: ignore[override]

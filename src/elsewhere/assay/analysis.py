@@ -102,9 +102,10 @@ def seed_means(scores: pd.DataFrame, by: list[str], level: float) -> pd.DataFram
 
 def _shared_place(scores: pd.DataFrame) -> pd.Series[Any]:
     """Return what tells sets of judged examples apart: the domain; at home, where each task holds out its own, the task too."""
-    domain = scores.domain.astype(str) if "domain" in scores else pd.Series("", scores.index)
-    apart = "\0" + scores.task.astype(str)
-    return domain + apart.where((scores.role == "home") if "role" in scores else True, "")
+    domain: pd.Series[Any] = scores.domain.astype(str)
+    if "role" not in scores:
+        return domain
+    return domain + ("\0" + scores.task.astype(str)).where(scores.role == "home", "")
 
 
 def _averaged(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
@@ -203,7 +204,7 @@ def p_values(mean: Array, deviation: Array, seeds: Array, error: Array) -> Array
 
 def half_widths_at(deviation: Array, seeds: Array, error: Array, p: Array) -> Array:
     """Return half widths √((t_{k-1} s / √k)² + (z e)²), each at its own two-sided p."""
-    level = 1 - p / 2
+    level = np.asarray(1 - p / 2)
     units = np.nan_to_num(norm.ppf(level) * error, nan=0.0)
     return np.hypot(over_seeds(deviation, seeds, level), units)
 
@@ -259,10 +260,7 @@ def _common(away: pd.DataFrame) -> dict[str, pd.DataFrame]:
     place = away.task.astype(str) + "\0" + away.domain.astype(str)
     told = away[["learner", "seed", "value", "domain"]].assign(place=place, down=down, up=up)
     kept = ["value", "down", "up", "domain"]
-    return {
-        str(name): rows.dropna(subset=["value"]).set_index(["seed", "place"])[kept]
-        for name, rows in told.groupby("learner", observed=True)
-    }
+    return {str(name): rows.dropna(subset=["value"]).set_index(["seed", "place"])[kept] for name, rows in told.groupby("learner", observed=True)}
 
 
 def _difference(a: pd.DataFrame, b: pd.DataFrame, known: float | None) -> tuple[float, float, int, float]:
@@ -350,13 +348,14 @@ def fit_line(home: Array, elsewhere: Array, n_home: float, n_elsewhere: float, p
     return Line(float(slope[0]), float(intercept[0]), r2, float(rest.std(ddof=2)), float(low), float(high), probit, len(x))
 
 
-def resampled_means(values: Array, unit: Array | None, resamples: int, rng: np.random.Generator) -> Array:
-    """Return [resamples, trials] means of values per example [trials, n] on resampled units: one matrix product."""
+def resampled_means(values: Array, unit: Array | None, resamples: int, rng: np.random.Generator, weight: Array | None = None) -> Array:
+    """Return [resamples, trials] (weighted) means of values per example [trials, n] on resampled units: one matrix product."""
     n = values.shape[1]
     _, which = np.unique(np.arange(n) if unit is None else unit, return_inverse=True)
     units = int(which.max()) + 1
     drawn = rng.integers(units, size=(resamples, units)) + units * np.arange(resamples)[:, None]
     counts = np.bincount(drawn.ravel(), minlength=units * resamples).reshape(resamples, units)[:, which].astype(float)
+    counts = counts if weight is None else counts * weight
     return (counts @ values.T) / counts.sum(1, keepdims=True)
 
 
@@ -455,7 +454,7 @@ def kind_of_pair(
 def _is_chance(elsewhere: Array, n: float, majority: float, error: float | None, thresholds: Thresholds) -> bool:
     mean, noise = float(elsewhere.mean()), float((elsewhere * (1 - elsewhere) / n).mean())
     if error is None:
-        low, high = wilson(np.asarray(mean), np.asarray(n), float(norm.ppf(0.975)))
+        low, high = (float(end) for end in wilson(np.asarray(mean), np.asarray(n), 1.96))
     else:
         low, high = mean - 1.96 * error, mean + 1.96 * error
     calm = elsewhere.var(ddof=1) <= thresholds.chance_spread * noise

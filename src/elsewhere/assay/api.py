@@ -15,10 +15,11 @@ from typing import Any
 from elsewhere import catalogue
 from elsewhere.assay.engine import Progress, run_trials
 from elsewhere.assay.expectation import Expectation
-from elsewhere.assay.plan import plan
+from elsewhere.assay.plan import noted, plan
 from elsewhere.assay.previews import keep as keep_previews
 from elsewhere.assay.result import Result, write_study
 from elsewhere.assay.study import NamedLearner, Study, learners_of, parse_task, read_study, seeds_of
+from elsewhere.closed import check_options
 from elsewhere.errors import UserError, did_you_mean
 from elsewhere.identity import reference
 from elsewhere.places import place
@@ -79,6 +80,7 @@ def run_study(
     if str(folder).startswith("memory://") and (workers > 1 or executor is not None):
         raise UserError(f"{folder} lives in this process alone; use workers=1, or a folder that every worker reaches")
     trials = plan(study)
+    study = noted(study)
     write_study(folder, study, trials, command)
     result = Result(folder, study)
     if retry:
@@ -204,6 +206,8 @@ def reader_options(name: str, options: dict[str, Any], thing: Any = None) -> dic
         if option not in known_options:
             folder = f"{thing} is a folder, and " if isinstance(thing, (str, os.PathLike)) and Path(thing).is_dir() else ""
             raise UserError(f"{folder}reader {name!r} has no option {option!r}{did_you_mean(option, known_options)}")
+    if entry.target:
+        check_options(resolve(entry.target), options)
     kinds = {o.name.replace("-", "_"): o.type for o in entry.options}
     return {k: [v] if kinds[k] == "list" and isinstance(v, str) else v for k, v in options.items()}
 

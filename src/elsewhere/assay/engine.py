@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +26,7 @@ import pyarrow as pa
 from elsewhere.assay.judge import judge
 from elsewhere.assay.plan import Trial, batches, granted
 from elsewhere.assay.store import COMPACT_AT, Store
+from elsewhere.assay.study import plain_options
 from elsewhere.errors import UserError, one_line
 from elsewhere.learner import offers
 from elsewhere.places import scratch
@@ -291,7 +292,7 @@ def _record(trial: Trial, notes: Mapping[str, Any], threads: int) -> dict[str, A
         "learner": trial.label,
         "name": trial.name,
         "seed": trial.seed,
-        "options": json.dumps({**_plain(trial.task.options), **_plain_fields(trial.learner)}, default=str),
+        "options": json.dumps(plain_options(trial.task, trial.learner), default=str),
         "sees_unlabelled": bool(trial.learner.sees_unlabelled),
         "about_task": json.dumps(notes),
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -305,14 +306,6 @@ def _device() -> str:
     """Return what networks of this process train on; the processor where torch was never asked for."""
     torch = sys.modules.get("torch")
     return "cuda" if torch is not None and torch.cuda.is_available() else "cpu"
-
-
-def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in options.items() if isinstance(v, (str, int, float, bool))}
-
-
-def _plain_fields(learner: Any) -> dict[str, Any]:
-    return _plain({f.name: getattr(learner, f.name) for f in fields(learner)}) if is_dataclass(learner) else {}
 
 
 @cache

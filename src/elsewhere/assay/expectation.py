@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -74,10 +74,15 @@ class Expectation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
             made = msgspec.convert(dict(item), cls)
         except msgspec.ValidationError as error:
             raise UserError(f"expectation: {one_line(error)}") from error
-        made._check()
+        made.check_itself()
         return made
 
-    def _check(self) -> None:
+    def check_itself(self) -> None:
+        """Refuse what contradicts itself whatever the study.
+
+        Raises:
+            UserError: no bound or several, neither metric nor statistic, a statistic that is not there …
+        """
         bounds = [self.at_least is not None, self.at_most is not None, self.beats is not None, self.gap_at_most is not None]
         if sum(bounds) != 1:
             raise UserError("an expectation needs exactly one of at_least, at_most, beats, gap_at_most")
@@ -141,6 +146,22 @@ class Expectation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         state = "holds" if worst >= target else "fails" if best < target else "cannot tell"
         return Verdict(state, mean, low, high, f"{self.text}: {state}, {mean:.3f} [{low:.3f}, {high:.3f}] at {self.confidence:.0%} on each side")
 
+    def selections(self) -> list[tuple[dict[str, Any], frozenset[str]]]:
+        """Return what is selected, and what it is compared with, each with the keys it only inherits; none for a statistic."""
+        if self.statistic is not None:
+            return []
+        other: dict[str, Any] | None = None
+        kept = self.where
+        if self.beats is not None:
+            other = {"learner": self.beats}
+        elif self.gap_at_most is not None:
+            kept = {k: v for k, v in self.where.items() if k not in ("domain", "role")}
+            other = {"role": "home"}
+        elif self.minus is not None:
+            other = self.minus
+        first: list[tuple[dict[str, Any], frozenset[str]]] = [(dict(self.where), frozenset())]
+        return first if other is None else [*first, ({**kept, **other}, frozenset(kept) - frozenset(other))]
+
     def _bound(self, result: Result) -> tuple[float, bool]:
         higher = result.higher_is_better(self.metric) if self.metric else True
         if self.beats is not None:
@@ -156,17 +177,10 @@ class Expectation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
 
             values = np.atleast_1d(np.asarray(resolve(self.statistic)(result), float))
             return values, 0.0 if len(values) > 1 else float("nan")
-        this = select(result, self.metric, self.where)
-        that = None
-        if self.beats is not None:
-            that = select(result, self.metric, {**self.where, "learner": self.beats}, inherited=set(self.where) - {"learner"})
-        elif self.gap_at_most is not None:
-            that = this
-            kept = {k: v for k, v in self.where.items() if k not in ("domain", "role")}
-            this = select(result, self.metric, {**kept, "role": "home"}, inherited=set(kept))
-            this = this[this.task.isin(that.task.unique())]
-        elif self.minus is not None:
-            that = select(result, self.metric, {**self.where, **self.minus}, inherited=set(self.where) - set(self.minus))
+        selected = [select(result, self.metric, where, inherited) for where, inherited in self.selections()]
+        this, that = selected[0], selected[1] if len(selected) > 1 else None
+        if self.gap_at_most is not None and that is not None:
+            this, that = that[that.task.isin(this.task.unique())], this
         higher = result.higher_is_better(self.metric)
         a, arms_a = _by_seed(this, self.over, higher, self.confidence)
         if that is None:
@@ -179,7 +193,7 @@ class Expectation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         if paired is None:
             return d.to_numpy(), arms_a.of_difference(arms_b)
         half = quantile(paired.freedom, self.confidence) * paired.error
-        return d.to_numpy(), Arms(np.float64(half), np.float64(half))
+        return d.to_numpy(), Arms(np.asarray(half), np.asarray(half))
 
 
 def half_width(values: np.ndarray[Any, Any], error: float, confidence: float, one_sided: bool = False) -> float:
@@ -215,16 +229,33 @@ def select(result: Result, metric: str, where: Mapping[str, Any], inherited: set
     rows = scores[scores.metric == metric]
     if not len(rows):
         raise UserError(f"no score of metric {metric!r}{did_you_mean(metric, scores.metric.unique())}")
+    return filtered(rows, where, inherited)
+
+
+def filtered(rows: pd.DataFrame, where: Mapping[str, Any], inherited: set[str] | frozenset[str] = frozenset()) -> pd.DataFrame:
+    """Return the rows that a ``where`` selects; inherited keys that none of them has are ignored.
+
+    Raises:
+        UserError: nothing is selected, with the first key that left nothing.
+    """
     for key, wanted in sorted(where.items(), key=lambda kv: kv[0] in inherited):
         hit = _matches(rows, key, wanted)
         if hit is None and key in inherited:
             continue
         if hit is None:
-            raise UserError(f"no trial has {key!r}")
+            raise UserError(f"no trial has {key!r}{_nearest(key, rows.columns)}")
         if not hit.any():
-            raise UserError(f"nothing has {key} = {wanted!r}; there are: {', '.join(map(str, list(rows[key].dropna().unique())[:8]))}")
+            known = list(map(str, rows[key].dropna().unique()))
+            hint = _nearest(wanted, known) or f"; there are: {', '.join(known[:8])}"
+            raise UserError(f"nothing has {key} = {wanted!r}{hint}")
         rows = rows[hit]
     return rows
+
+
+def _nearest(wanted: Any, known: Iterable[str]) -> str:
+    """Return "; did you mean …?", or nothing where no name is near."""
+    hint = did_you_mean(str(wanted), known)
+    return hint if hint.startswith("; did") else ""
 
 
 def _matches(rows: pd.DataFrame, key: str, wanted: Any) -> pd.Series[bool] | None:

@@ -173,7 +173,7 @@ def quantile(freedom: float, level: float) -> float:
     return float(_quantiles(np.array([freedom]), level)[0])
 
 
-def over_seeds(deviation: Array, seeds: Array, level: float) -> Array:
+def over_seeds(deviation: Array, seeds: Array, level: float | Array) -> Array:
     """Return t_{k-1} s / √k, how far the mean of ``seeds`` seeds may lie from the truth; 0 for one seed."""
     student = t.ppf(level, np.maximum(seeds - 1, 1))
     with np.errstate(invalid="ignore"):

@@ -57,9 +57,7 @@ def judge(task: Task[Any], fitted: Learner[Any, Any], run: Run) -> dict[str, pa.
     return tables
 
 
-def _measure(
-    task: Task[Any], domain: Domain[Any], data: Any, prediction: Any, model: Any
-) -> tuple[list[dict[str, Any]], dict[str, Array]]:
+def _measure(task: Task[Any], domain: Domain[Any], data: Any, prediction: Any, model: Any) -> tuple[list[dict[str, Any]], dict[str, Array]]:
     """Return the scores of every metric in a domain, and the values per example of those that have them."""
     units, weight = optional_column(data, "unit"), optional_column(data, "weight")
     rows: list[dict[str, Any]] = []
@@ -82,9 +80,7 @@ def _measure(
     return rows, each
 
 
-def _constant(
-    task: Task[Any], domain: Domain[Any], data: Any, prediction: Any, told: tuple[Array | None, Array | None]
-) -> list[dict[str, Any]]:
+def _constant(task: Task[Any], domain: Domain[Any], data: Any, prediction: Any, told: tuple[Array | None, Array | None]) -> list[dict[str, Any]]:
     """Return the headline's score of the best constant of the source, where there is one to compare with."""
     metric = task.metrics[0]
     guess = constant_like(prediction, task.source.train) if metric.of == "prediction" else None

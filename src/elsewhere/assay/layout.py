@@ -91,9 +91,7 @@ def interval_text(value: float, low: float, high: float, digits: int = 3) -> str
     return f"{value:,.{digits}f}{bounds}"
 
 
-def wide(
-    long: pd.DataFrame, index: str | Sequence[str], columns: str, values: str | Sequence[str]
-) -> pd.DataFrame:
+def wide(long: pd.DataFrame, index: str | Sequence[str], columns: str, values: str | Sequence[str]) -> pd.DataFrame:
     """Return ``long`` pivoted, rows and columns in order of appearance.
 
     Raises:

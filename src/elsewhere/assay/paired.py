@@ -16,17 +16,13 @@ if TYPE_CHECKING:
 MOST_PAIRED = 500  # rows of a selection; above, the two errors are joined as if independent
 
 
-def paired_error(
-    result: Result, metric: str, this: pd.DataFrame, that: pd.DataFrame
-) -> float | None:
+def paired_error(result: Result, metric: str, this: pd.DataFrame, that: pd.DataFrame) -> float | None:
     """Return the standard error of ``paired_spread``, or None where there is none."""
     found = paired_spread(result, metric, this, that)
     return None if found is None else found.error
 
 
-def paired_spread(
-    result: Result, metric: str, this: pd.DataFrame, that: pd.DataFrame
-) -> Spread | None:
+def paired_spread(result: Result, metric: str, this: pd.DataFrame, that: pd.DataFrame) -> Spread | None:
     """Return how sure the mean difference of two selections of scores is, from the same examples.
 
     Within a seed the influences of an example on the mean over all tasks and domains are summed
@@ -58,9 +54,7 @@ def paired_spread(
     return Spread(error, float(np.mean([s.freedom for s in sure])))
 
 
-def _differences(
-    one: pd.DataFrame | None, other: pd.DataFrame | None, metric: str
-) -> pd.DataFrame | None:
+def _differences(one: pd.DataFrame | None, other: pd.DataFrame | None, metric: str) -> pd.DataFrame | None:
     """Return the difference of each example, its weight and the unit that it belongs to."""
     if one is None or other is None or len(one) != len(other) or metric not in one:
         return None

@@ -10,7 +10,10 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from elsewhere.assay.doubts import Doubt, doubts, sentences
+from elsewhere.assay.planned import Planned
 from elsewhere.assay.study import Study
+from elsewhere.closed import check_fields
 from elsewhere.errors import UserError
 from elsewhere.identity import digest, identity
 from elsewhere.learner import Learner, as_examples, offers
@@ -45,31 +48,72 @@ def plan(study: Study) -> list[Trial]:
     """Return the trials of a study in the order they run.
 
     Raises:
-        UserError: a learner cannot run on a task.
+        UserError: a learner cannot run on a task, or an expectation names what the study does not have.
     """
-    check(study)
+    doubts_of(study)  # checks it; once, although the command line asks before
     return [Trial(task, named.learner, named.label, named.name, seed) for task, seed, named in study.crossed()]
 
 
-def check(study: Study) -> None:
-    """Refuse a learner that cannot train on a task's data or asks for what the task does not grant.
+def noted(study: Study) -> Study:
+    """Return the study with the doubts about its data before its other notes."""
+    return replace(study, notes=tuple(dict.fromkeys((*doubts_of(study), *study.notes))))
+
+
+def doubts_of(study: Study) -> tuple[str, ...]:
+    """Return what would make a study's scores look better than they are, in sentences; found once for a study.
+
+    Raises:
+        UserError: the study cannot run as it stands.
+    """
+    kept = vars(study)
+    if "doubts" not in kept:
+        kept["doubts"] = check(study)
+    told: tuple[str, ...] = kept["doubts"]
+    return told
+
+
+def check(study: Study) -> tuple[str, ...]:
+    """Return the doubts about a study's data as sentences; refuse what cannot run before anything does.
 
     Each task is made once for it, with the first seed; of many tasks of one name, the first ``CHECKED``.
+
     A learner must have an identity, too: the files that it names must be there.
+
+    Raises:
+        UserError: a learner cannot train on a task's data, asks for what the task does not grant or has a field
+            outside its closed set; an expectation names what the study does not have.
     """
     for named in study.learners:
+        check_fields(named.learner, named.label)
         identity(named.learner)  # raises where a file that it names is missing
     seen: Counter[str] = Counter()
+    planned = Planned(study)
+    found: dict[str, list[Doubt]] = {}
     for function in study.tasks:
         seen[function.name] += 1
         if seen[function.name] > CHECKED:
             continue
         task = function(study.seeds[0])
-        if not isinstance(task, Task):
-            raise UserError(f"task {function.name!r} returned a {type(task).__name__}, not a Task")
-        for named in filter(lambda n: n.runs_on(function), study.learners):
-            if reason := refuses(named.learner, task.source):
-                raise UserError(f"{named.label} cannot run on {function.label}: {reason}")
+        _check_task(study, function, task)
+        planned.add(function, task)
+        found.setdefault(function.name, []).extend(doubts(task, _unit_of(function)))
+    planned.check(study.expectations)
+    said = {name: sentences(list_) for name, list_ in found.items()}
+    return tuple(s if len(found) == 1 else f"{name}: {s}" for name, told in said.items() for s in told)
+
+
+def _check_task(study: Study, function: TaskFunction, task: Any) -> None:
+    if not isinstance(task, Task):
+        raise UserError(f"task {function.name!r} returned a {type(task).__name__}, not a Task")
+    for named in filter(lambda n: n.runs_on(function), study.learners):
+        if reason := refuses(named.learner, task.source):
+            raise UserError(f"{named.label} cannot run on {function.label}: {reason}")
+
+
+def _unit_of(function: TaskFunction) -> str:
+    """Return what a table's reader was told is the column of units, else "unit"."""
+    name = function.options.get("unit")
+    return name if isinstance(name, str) else "unit"
 
 
 def refuses(learner: Learner[Any, Any], source: Source[Any]) -> str | None:

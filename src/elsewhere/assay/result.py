@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from elsewhere import catalogue
-from elsewhere.assay import analysis, engine, statistics
+from elsewhere.assay import analysis, engine, resampling, statistics
 from elsewhere.assay.expectation import Verdict
 from elsewhere.assay.intervals import quantile
 from elsewhere.assay.judge import predict
@@ -31,7 +31,6 @@ from elsewhere.run import Run, write_whole
 from elsewhere.task import Task
 
 MOST_KEPT = 2_000_000  # rows of values per example that a result keeps in memory
-PAIRED_UP_TO = 200  # trials; above, differences of learners use independent errors instead of reading every example
 
 
 @dataclass(repr=False)
@@ -167,29 +166,8 @@ class Result:
     def pairs(self, metric: str | None = None) -> pd.DataFrame:
         """Return kind, slope, R² and rank correlation of home and elsewhere for each task and domain."""
         name = metric or self.headline
-        return self._once(("pairs", name), lambda: analysis.pairs(self.scores(), name, resampled=lambda points, domain: self._resampled(points, domain, name)))
-
-    def _resampled(self, points: pd.DataFrame, domain: str, metric: str, resamples: int = 500) -> analysis.Resampled | None:
-        """Return the trials of a pair on resampled test units: those of one seed share a test set. None where it is unknown or large."""
-        if len(points) > PAIRED_UP_TO or points.n.sum() > 5_000_000:
-            return None
-        each = self.examples_of(points.trial)
-        homes = self.scores().query("role == 'home'").drop_duplicates(["trial", "domain"])
-        at_home = homes.astype({"trial": str, "domain": str}).groupby("trial").domain.agg(list).to_dict()
-        sides: list[Any] = [np.empty((resamples, len(points))), np.empty((resamples, len(points)))]
-        for _, at in points.groupby("seed", observed=True).indices.items():
-            trials = [str(t) for t in points.trial.iloc[at]]
-            places = [{t: at_home.get(t, []) for t in trials}, {t: [domain] for t in trials}]
-            for side, where in zip(sides, places, strict=True):
-                parts = [[each.get((t, d)) for d in where[t]] for t in trials]
-                if not _comparable(parts, metric):
-                    return None
-                values = np.stack([np.concatenate([p[metric] for p in row]) for row in parts])
-                if np.isnan(values).any():
-                    return None
-                unit = np.concatenate([p["unit"] for p in parts[0]]) if all("unit" in p for p in parts[0]) else None
-                side[:, at] = analysis.resampled_means(values, unit, resamples, Run().rng("lines"))
-        return sides[0], sides[1]
+        drawn = partial(resampling.resampled, self, metric=name)
+        return self._once(("pairs", name), lambda: analysis.pairs(self.scores(), name, resampled=drawn))
 
     def predictors(self, metric: str | None = None) -> pd.DataFrame:
         """Return which measure at home foretells ``metric`` elsewhere, best first."""
@@ -225,26 +203,8 @@ class Result:
     def regrets(self, metric: str | None = None) -> pd.DataFrame:
         """Return what choosing by each measure at home costs elsewhere."""
         name = metric or self.headline
-        return self._once(("regrets", name), lambda: statistics.regrets(self.scores(), name, lambda t, d: self._halves(t, d, name)))
-
-    def _halves(self, trials: list[str], domain: str, metric: str) -> tuple[pd.Series[float], pd.Series[float]] | None:
-        """Return the value of each trial on the two halves of a domain's units; None where examples hold no such values."""
-        if self.trials().trial.nunique() > PAIRED_UP_TO:
-            return None
-        each = self.examples_of(trials)
-        parts = [each.get((str(t), domain)) for t in trials]
-        if not _comparable([[p] for p in parts], metric):
-            return None
-        first = parts[0]
-        unit = first["unit"] if "unit" in first and first["unit"].notna().all() else first["row"]
-        drawn = pd.Series(Run().rng("halves").random(unit.nunique()), sorted(unit.unique()))
-        mine = (unit.map(drawn.rank()) * 2 > len(drawn) + 1).to_numpy()
-        weight = first["weight"].to_numpy(float) if "weight" in first else np.ones(len(first))
-        if not weight[mine].sum() > 0 or not weight[~mine].sum() > 0:
-            return None
-        values = np.stack([p[metric].to_numpy(float) for p in parts])
-        one, other = (pd.Series(np.average(values[:, rows], axis=1, weights=weight[rows]), trials) for rows in (mine, ~mine))
-        return one, other
+        halves = partial(resampling.halves, self, metric=name)
+        return self._once(("regrets", name), lambda: statistics.regrets(self.scores(), name, halves))
 
     def _once(self, key: Any, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """Return a table computed once for this object; callers get a copy of their own."""
@@ -292,7 +252,7 @@ class Result:
         rows = self._of(metric)
         rows = analysis.away(rows)
         names = list(rows.learner.unique())
-        if rows.trial.nunique() > PAIRED_UP_TO or len(names) > 12:
+        if rows.trial.nunique() > resampling.PAIRED_UP_TO or len(names) > 12:
             return {}
         found = {}
         for a in names:
@@ -421,13 +381,6 @@ class Result:
         from elsewhere.assay.report import write
 
         return write(self, place(path) if path is not None else self.folder / "report.html")
-
-
-def _comparable(parts: list[list[Any]], metric: str) -> bool:
-    """Whether trials (rows) were judged on as many examples in each of their domains, all with the metric's values."""
-    if any(p is None or metric not in p for row in parts for p in row) or not parts[0]:
-        return False
-    return len({tuple(len(p) for p in row) for row in parts}) == 1
 
 
 def _first_level(table: pd.DataFrame) -> list[str]:

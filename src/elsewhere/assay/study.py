@@ -17,6 +17,7 @@ import msgspec
 
 from elsewhere import catalogue
 from elsewhere.assay.expectation import Expectation
+from elsewhere.closed import check_options
 from elsewhere.errors import UserError, did_you_mean, one_line
 from elsewhere.identity import Named, identity, named_files, reference
 from elsewhere.learner import Learner
@@ -36,6 +37,10 @@ class NamedLearner:
     def runs_on(self, task: TaskFunction) -> bool:
         """Whether the study runs it on a task."""
         return not self.on or task.name in self.on
+
+    def options_on(self, task: TaskFunction) -> dict[str, Any]:
+        """Return the plain options of a task and fields of the learner: columns of the scores, keys of expectations."""
+        return plain_options(task, self.learner)
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,13 @@ class Study:
         for task in self.tasks:
             for seed in self.seeds:
                 yield from ((task, seed, n) for n in self.learners if n.runs_on(task))
+
+
+def plain_options(task: TaskFunction, learner: Any) -> dict[str, Any]:
+    """Return the options of a task and the fields of a learner that are one text, number or truth value."""
+    held = {f.name: getattr(learner, f.name) for f in dataclasses.fields(learner)} if dataclasses.is_dataclass(learner) else {}
+    plain = (str, int, float, bool)
+    return {k: v for part in (task.options, held) for k, v in part.items() if isinstance(v, plain)}
 
 
 def seeds_of(given: int | Sequence[int]) -> tuple[int, ...]:
@@ -176,6 +188,7 @@ def construct(kind: Any, options: Mapping[str, Any], name: str) -> Any:
             return kind(**options)
         except TypeError as error:
             raise UserError(f"{name}: {one_line(error)}") from error
+    check_options(kind, options, name)
     known = {f.name: f for f in dataclasses.fields(kind) if f.init}
     hints = typing.get_type_hints(kind)
     values = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -73,7 +74,7 @@ def _advice(result: Result, metric: str) -> list[str]:
     if len(result.trials()) > MOST_ADVISED:
         return []
     parts = (_little_said, _simpson, _helping, _choosing)
-    said = [line for part in parts for line in _told(lambda part=part: part(result, metric))]
+    said = [line for part in parts for line in _told(partial(part, result, metric))]
     return [*said, *_told(lambda: _calibrated(result))]
 
 

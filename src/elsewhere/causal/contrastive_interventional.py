@@ -111,7 +111,7 @@ class ContrastiveInterventional(CausalLearner[Environments]):
     width: int = 512
     depth: int = 1
     residual: bool = False
-    architecture: str = "auto"
+    architecture: Literal["auto", "keypoints"] = "auto"
     epochs: int = 200
     batch: int = 512
     learning_rate: float = 5e-4

@@ -138,7 +138,7 @@ class MultiView(CausalLearner[Views]):
     within: bool = False
     width: int = 50
     depth: int = 4
-    architecture: str = "auto"
+    architecture: Literal["auto", "keypoints"] = "auto"
     count: int | None = None
     batch: int = 4096
     steps: int = 100_001

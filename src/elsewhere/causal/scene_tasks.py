@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,7 +26,7 @@ HELD = 2000
 
 
 @task("balls/pairs", learners=("weak-pairs", "autoencoder"))
-def ball_pairs(seed: int = 0, balls: int = 2, size: int = 10_000, change: str = "random", side: int = 32, occlusion: bool = False) -> Task[Any]:
+def ball_pairs(seed: int = 0, balls: int = 2, size: int = 10_000, change: int | Literal["random"] = "random", side: int = 32, occlusion: bool = False) -> Task[Any]:
     """Pairs of pictures of balls that share some of their coordinates (spec 05, 6.6)."""
     run = Run(seed)
     data = pairs_of_balls(size + HELD, balls, run.rng("sample"), change, side, occlusion)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -186,8 +186,8 @@ def box(seed: int = 0, n: int = 4, size: int = 20_000, deviation: float = 0.05, 
 
 
 @task("causal/transitions", learners=("binary-interactions", "principal-components:latents=8"))
-def steps(seed: int = 0, n: int = 4, size: int = 20_000, layers: int = 3, kind: str = "mixed") -> Task[Any]:
+def steps(seed: int = 0, n: int = 4, size: int = 20_000, layers: int = 3, kind: Literal["mixed", "plain"] = "mixed") -> Task[Any]:
     """A system that actions touch now and then, one variable at a time: which are its variables? (spec 05, 6.6)"""
-    data = worlds.transitions(size + HELD, n, seed, layers, kind=kind)  # type: ignore[arg-type]
+    data = worlds.transitions(size + HELD, n, seed, layers, kind=kind)
     matrix = Metric("r2", lambda prediction, asked: m.assigned_r2(true_latents(asked), values_of(prediction)))
     return Task(Source(data.take(np.arange(size))), [Domain("held-out steps", data.take(np.arange(size, size + HELD)), "home")], [MCC, matrix])

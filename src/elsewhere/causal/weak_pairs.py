@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -49,7 +49,7 @@ class Autoencoder(Unmixing):
     beta: float = 1.0
     width: int = 128
     depth: int = 2
-    architecture: str = "auto"
+    architecture: Literal["auto", "keypoints"] = "auto"
     batch: int = 64
     steps: int = 10_000
     learning_rate: float = 5e-4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from elsewhere.batching import batches, in_batches, taker
+from elsewhere.closed import OneOf
 from elsewhere.data import Array, Examples, optional_column
 from elsewhere.errors import UserError
 from elsewhere.fairness.rates import CRITERIA, Criterion, binary_labels, codes_of, group_column, groups_of, read_beside
@@ -87,7 +88,7 @@ class GroupNetwork(NetworkLearner):
         missing: what becomes of people whose group is missing: an error, "drop" (they are not trained on), or a group of their own.
     """
 
-    backbone: str = "auto"
+    backbone: Annotated[str, OneOf("auto", catalogue="networks")] = "auto"
     group: str = "group"
     stratified: bool = True
     best_epoch: bool = False

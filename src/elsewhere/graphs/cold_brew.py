@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -78,21 +78,21 @@ class ColdBrew(GraphLearner):
     hidden: int = 64
     layers: int = 2
     dropout: float = 0.5
-    structural: str = "first"
+    structural: Literal["first", "last", "all", "none"] = "first"
     structural_weight: float = 10.0
-    structural_penalty: str = "norm"
+    structural_penalty: Literal["norm", "squared"] = "norm"
     structural_init: float = 1.0
-    residual: str = "none"
+    residual: Literal["none", "initial"] = "none"
     mixing: float = 0.1
-    normalisation: str = "none"
+    normalisation: Literal["none", "pair", "batch"] = "none"
     neighbours: int = 10
-    similarity: str = "cosine"
-    attention: str = "softmax"
+    similarity: Literal["cosine", "dot"] = "cosine"
+    attention: Literal["softmax", "uniform"] = "softmax"
     temperature: float | None = None
-    bank: str = "all"
+    bank: Literal["all", "last"] = "all"
     exclude_self: bool = True
     include_guess: bool = True
-    guess_on: str = "bank"
+    guess_on: Literal["bank", "train"] = "bank"
     student_width: int = 256
     student_layers: int = 2
     student_dropout: float = 0.2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -187,9 +187,9 @@ class Gcn(GraphLearner):
     hidden: int = 64
     layers: int = 2
     dropout: float = 0.5
-    residual: str = "none"
+    residual: Literal["none", "initial"] = "none"
     mixing: float = 0.1
-    normalisation: str = "none"
+    normalisation: Literal["none", "pair", "batch"] = "none"
 
     @property
     def aggregation(self) -> str:
@@ -333,9 +333,9 @@ class StructuralGcn(Gcn):
         structural_init: deviation of E's initial values.
     """
 
-    structural: str = "first"
+    structural: Literal["first", "last", "all", "none"] = "first"
     structural_weight: float = 10.0
-    structural_penalty: str = "norm"
+    structural_penalty: Literal["norm", "squared"] = "norm"
     structural_init: float = 1.0
 
     def structure(self, data: Nodes) -> dict[str, Any]:

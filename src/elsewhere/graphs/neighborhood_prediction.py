@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -89,21 +89,21 @@ class NeighborhoodPrediction(NodeEncoder):
     """
 
     holds: ClassVar[tuple[type, ...]] = (NodeFeatures, LabelTree, FittedRanker)
-    solver: str = "train"
+    solver: Literal["train", "ridge"] = "train"
     clusters: int | None = None
     branching: int = 16
     leaf_size: int | None = None
     iterations: int = 20
-    negatives: str = "tfn+man"
+    negatives: Literal["tfn", "man", "tfn+man"] = "tfn+man"
     beam: int = 20
-    loss: str = "squared-hinge"
+    loss: Literal["squared-hinge", "hinge", "cross-entropy"] = "squared-hinge"
     relevance: bool = False
-    bootstrap: str = "linear"
-    levels: str = "all"
+    bootstrap: Literal["linear", "inherit", "random"] = "linear"
+    levels: Literal["all", "finest"] = "all"
     most_active: int | None = None
     rank: bool = False
     top: int = 20
-    tree_on: str = "neighbours"
+    tree_on: Literal["neighbours", "features", "random"] = "neighbours"
 
     # --- fitting ------------------------------------------------------------------------------------------------------
 

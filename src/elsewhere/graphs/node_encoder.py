@@ -6,13 +6,14 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import nn
 
+from elsewhere.closed import OneOf
 from elsewhere.data import Array
 from elsewhere.errors import UserError
 from elsewhere.graphs.data import Graph, Nodes, as_nodes
@@ -53,7 +54,7 @@ class NodeEncoder(_Trained):
     """
 
     holds: ClassVar[tuple[type, ...]] = (NodeFeatures,)
-    encoder: str = "mlp"
+    encoder: Annotated[str, OneOf("mlp", "linear", "features", "transformer:")] = "mlp"
     dim: int = 128
     epochs: int = 3
     least_steps: int = 100

@@ -206,6 +206,8 @@ def domains_task(
     attacks: bool = False,
 ) -> Task[Examples]:
     """Return the task of pictures with a ``domain`` column: one to many, or one left out. Arguments as for ``image_folder``."""
+    if source is not None and leave_out is not None:
+        raise UserError("a task of pictures takes source or leave_out, not both: they say where to train")
     place, run = np.asarray(whole.column("domain")), Run(seed)
     everywhere = sorted(set(place.tolist()))
     for name in (source, leave_out):

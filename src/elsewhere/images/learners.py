@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from torch import nn
 
+from elsewhere.closed import OneOf
 from elsewhere.data import Examples
 from elsewhere.errors import UserError
 from elsewhere.nn.augmentation import Augment, augmented
@@ -16,6 +17,8 @@ from elsewhere.nn.building import build
 from elsewhere.nn.learners import NetworkLearner
 from elsewhere.run import Run
 from elsewhere.task import Source
+
+Network = Annotated[str, OneOf("auto", catalogue="networks")]
 
 
 @dataclass
@@ -39,7 +42,7 @@ class Cnn(NetworkLearner):
         (4, 32)
     """
 
-    architecture: str = "auto"
+    architecture: Network = "auto"
     width: int = 16
     stride: int = 2
     augment: Augment = "none"
@@ -60,7 +63,7 @@ class Cnn(NetworkLearner):
 class CoordConv(Cnn):
     """The strided convolutional network with two more channels, the coordinates (Liu et al. 2018)."""
 
-    architecture: str = "coordconv"
+    architecture: Network = "coordconv"
     learning_rate: float = 5e-4
 
 
@@ -68,7 +71,7 @@ class CoordConv(Cnn):
 class CoordinateMlp(Cnn):
     """A perceptron on each pixel's value and place, averaged over the picture (spec 14, 2.4)."""
 
-    architecture: str = "coordinate-mlp"
+    architecture: Network = "coordinate-mlp"
     learning_rate: float = 5e-4
 
 
@@ -76,7 +79,7 @@ class CoordinateMlp(Cnn):
 class RotationEquivariant(Cnn):
     """A convolutional network whose features are the same for a picture and its quarter turns (Cohen & Welling 2016)."""
 
-    architecture: str = "rotation-equivariant"
+    architecture: Network = "rotation-equivariant"
     learning_rate: float = 5e-4
 
 
@@ -84,7 +87,7 @@ class RotationEquivariant(Cnn):
 class SpatialTransformer(Cnn):
     """A network that first says an affine map and samples the picture on it (Jaderberg et al. 2015)."""
 
-    architecture: str = "spatial-transformer"
+    architecture: Network = "spatial-transformer"
     learning_rate: float = 5e-4
 
 
@@ -107,7 +110,7 @@ class FineTune(NetworkLearner):
         (4,)
     """
 
-    backbone: str = "torchvision:resnet18"
+    backbone: Network = "torchvision:resnet18"
     weights: str | None = None
     side: int | None = None
     part: Literal["all", "head"] = "all"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from elsewhere.batching import in_batches
+from elsewhere.closed import OneOf
 from elsewhere.data import Array, Examples
 from elsewhere.errors import UserError
 from elsewhere.identity import content_key
@@ -63,7 +64,7 @@ class LinearProbe(NetworkLearner):
 
     revision: ClassVar[int] = 2  # features are kept as float16
 
-    backbone: str = "inputs"
+    backbone: Annotated[str, OneOf("inputs", catalogue="networks")] = "inputs"
     weights: str | None = None
     side: int | None = None
     layer: str | None = None

@@ -6,7 +6,7 @@ import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -146,7 +146,10 @@ def _check_roles(frame: pd.DataFrame, roles: Roles, behind: str) -> None:
             told = f"feature {name!r} is read by a learner beside the features"
             raise UserError(f"{told}: leave it out of --features")
     for name in roles.exclude:
-        _known(name, frame, "excluded")
+        if _known(name, frame, "excluded") in (roles.features or ()):
+            raise UserError(f"column {name!r} is named in --features and in --exclude; remove it from one of them")
+    if roles.kind not in (None, *get_args(Kind)):
+        raise UserError(f"kind must be {' or '.join(get_args(Kind))}, not {roles.kind!r}")
 
 
 def _with_label_and_domain(frame: pd.DataFrame, label: pd.Series[Any], roles: Roles) -> tuple[pd.Series[bool], list[str]]:

@@ -12,7 +12,7 @@ import pandas as pd
 from elsewhere.data import Examples, listed
 from elsewhere.encoding import is_category
 from elsewhere.errors import UserError, did_you_mean
-from elsewhere.tables.data import Roles, class_name, prepare
+from elsewhere.tables.data import Kind, Roles, class_name, prepare
 from elsewhere.tables.reading import Reading, read_table, reading
 from elsewhere.task import Source
 
@@ -30,7 +30,7 @@ def source(
     group: str | None = None,
     weight: str | None = None,
     id: str | None = None,
-    kind: Any = None,
+    kind: Kind | None = None,
     **others: Any,
 ) -> tuple[Source[Examples], dict[str, Any], str]:
     """Return a table's rows as a source (all of them, or those of the domains in ``source``), what a model must remember, and a default learner.

@@ -15,7 +15,7 @@ from elsewhere.assay.study import Study, learners_of
 from elsewhere.data import listed
 from elsewhere.errors import UserError, did_you_mean
 from elsewhere.run import duration
-from elsewhere.tables.data import Prepared, Roles
+from elsewhere.tables.data import Kind, Prepared, Roles
 from elsewhere.tables.reading import read_table
 from elsewhere.tables.tasks import prepared, table
 from elsewhere.task import TaskFunction
@@ -39,7 +39,7 @@ def read(
     group: str | None = None,
     weight: str | None = None,
     id: str | None = None,
-    kind: Any = None,
+    kind: Kind | None = None,
     home_share: float = 0.25,
     unlabelled: bool = False,
     carried: Sequence[str] = (),
@@ -60,7 +60,7 @@ def read(
     columns = _column_names(path) if features or exclude else []
     features, exclude = None if features is None else listed(features, columns), listed(exclude, columns)
     where = {"frame": path} if isinstance(path, pd.DataFrame) else {"path": str(path)}
-    given = {"features": None if features is None else list(features), "exclude": list(exclude), "unit": unit, "group": group, "weight": weight, "id": id, "kind": kind}
+    given: dict[str, Any] = {"features": None if features is None else list(features), "exclude": list(exclude), "unit": unit, "group": group, "weight": weight, "id": id, "kind": kind}
     options = {"predict": predict, "domain": domain, "period": period, "home_share": home_share, "unlabelled": unlabelled, "trained_on": trained_on, **given}
     options["carried"] = list(dict.fromkeys([*carried, *([trained_on] if trained_on else [])]))
     roles = Roles(predict, domain, None if features is None else tuple(features), tuple(exclude), unit, group, weight, id, kind, tuple(options["carried"]))

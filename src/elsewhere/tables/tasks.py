@@ -17,7 +17,7 @@ from elsewhere.errors import UserError, did_you_mean
 from elsewhere.metrics import classification_metrics, regression_metrics
 from elsewhere.run import Run
 from elsewhere.splitting import held_out, home_name
-from elsewhere.tables.data import Prepared, Roles, prepare
+from elsewhere.tables.data import Kind, Prepared, Roles, prepare
 from elsewhere.tables.periods import as_periods
 from elsewhere.tables.reading import Reading, read_table, reading
 from elsewhere.task import Domain, Source, Task, task
@@ -43,7 +43,7 @@ def table(
     group: str | None = None,
     weight: str | None = None,
     id: str | None = None,
-    kind: Any = None,
+    kind: Kind | None = None,
     carried: Sequence[str] = (),
     trained_on: str | None = None,
     home_share: float = 0.25,
@@ -60,6 +60,8 @@ def table(
     missing = [name for name, value in (("path", frame if path is None else path), ("predict", predict or None), ("domain", domain or None)) if value is None]
     if missing or source is leave_out is cut is None:
         raise UserError(f"the task 'table' needs {missing[0] if missing else 'source, leave_out or cut'}; in a study file: options = {{ path = …, predict = …, domain = …, source = … }}")
+    if len(protocols := [name for name, value in (("source", source), ("leave_out", leave_out), ("cut", cut)) if value is not None]) > 1:
+        raise UserError(f"the task 'table' takes one of source, leave_out and cut, not {' and '.join(protocols)}: they say where to train")
     roles = Roles(predict, domain, None if features is None else tuple(features), tuple(exclude), unit, group, weight, id, kind, tuple(carried))
     ready = prepared(path, frame, roles, period, as_stored)
     places = sorted(set(ready.columns["domain"]))

@@ -146,8 +146,8 @@ def _severity(result: Result) -> list[Section]:
     if "severity" not in scores or not scores.severity.notna().any():
         return []
     keys = ["task", "domain"]
-    told = scores.dropna(subset=["severity"]).astype({k: str for k in keys}).drop_duplicates(keys).set_index(keys)
-    cells = result.cells().astype({k: str for k in keys})
+    told = scores.dropna(subset=["severity"]).astype(dict.fromkeys(keys, str)).drop_duplicates(keys).set_index(keys)
+    cells = result.cells().astype(dict.fromkeys(keys, str))
     place = pd.MultiIndex.from_frame(cells[keys])
     known = (cells.role != "home") & place.isin(told.index)
     stressed, place = cells[known], place[known]
@@ -177,10 +177,7 @@ def _order(result: Result) -> list[Section]:
     home = result.cells().query("role == 'home'").assign(order=-1.0, domain="home")
     drawn = pd.concat([home, cells])
     several = drawn.task.nunique() > 1
-    plots = [
-        figure_of(f"Over time ({task})" if several else "Over time", figures.over_order(rows, result.headline))
-        for task, rows in drawn.groupby("task", observed=True, sort=False)
-    ]
+    plots = [figure_of(f"Over time ({task})" if several else "Over time", figures.over_order(rows, result.headline)) for task, rows in drawn.groupby("task", observed=True, sort=False)]
     return [section("Over time", "From home through each later period.", plots=plots[: figures.MOST_PANELS])]
 
 
@@ -233,7 +230,7 @@ def _labelled(result: Result, each: pd.DataFrame) -> pd.DataFrame:
     """Return values per example with their role, and with a domain's name that keeps roles and tasks apart."""
     keys = ["trial", "domain"]
     where = result.scores()[[*keys, "task", "role"]].astype(str).drop_duplicates(keys)
-    joined = each.astype({k: str for k in keys}).merge(where, on=keys)
+    joined = each.astype(dict.fromkeys(keys, str)).merge(where, on=keys)
     plan = layout(joined)
     repeated = plan.rows != ["learner"]
     return joined.assign(domain=plan.labels + (" ← " + joined.task if repeated else ""))
