@@ -51,7 +51,7 @@ def cases(home: pd.DataFrame, elsewhere: pd.DataFrame, classifier: Classifier, f
     encoder = Encoder(squares=True) if classifier == "logistic" else Encoder(codes=True, max_categories=200)
     x = encoder.fit(both).transform(both)
     there = np.r_[np.zeros(len(home), int), np.ones(len(elsewhere), int)]
-    unit = np.r_[_codes(home_unit, len(home)), -1 - _codes(elsewhere_unit, len(elsewhere))]
+    unit = np.r_[codes(home_unit, len(home)), -1 - codes(elsewhere_unit, len(elsewhere))]
     fold = np.empty(len(both), int)
     for side in (0, 1):
         _, which = np.unique(unit[there == side], return_inverse=True)
@@ -60,7 +60,8 @@ def cases(home: pd.DataFrame, elsewhere: pd.DataFrame, classifier: Classifier, f
     return Cases(x, there, fold, unit, folds, classifier, tuple(encoder.categorical()) if classifier == "boosting" else ())
 
 
-def _codes(unit: Array | None, n: int) -> Array:
+def codes(unit: Array | None, n: int) -> Array:
+    """Return units as integers [n], each case its own unit where there are none."""
     return np.arange(n) if unit is None else np.unique(unit.astype(str), return_inverse=True)[1]
 
 
@@ -102,7 +103,7 @@ def most_predictive(c: Cases, ratio: Array, start: Array) -> Cases:
     Returns:
         The cases, with another ``strength`` where another one predicts better.
     """
-    if c.classifier != "logistic" or len(c.x) >= WELL_DETERMINED * (c.x.shape[1] + 1):
+    if c.classifier != "logistic" or well_determined(c):
         return c
     best, least = c, held_out_loss(c, ratio)
     for strength in _WEAKER:
@@ -113,6 +114,11 @@ def most_predictive(c: Cases, ratio: Array, start: Array) -> Cases:
             break
         best, least = tried, loss
     return best
+
+
+def well_determined(c: Cases) -> bool:
+    """Return whether there are so many cases per coefficient that the penalty of the logistic classifier hardly matters."""
+    return len(c.x) >= WELL_DETERMINED * (c.x.shape[1] + 1)
 
 
 def held_out_loss(c: Cases, ratio: Array) -> float:
