@@ -5,6 +5,7 @@ Cai, Namkoong & Yadlowsky, "Diagnosing model performance under distribution shif
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,19 +15,28 @@ import pandas as pd
 from scipy.special import expit
 
 from elsewhere.data import Array, listed
-from elsewhere.errors import UserError, did_you_mean
 from elsewhere.encoding import is_category
-from elsewhere.explain.domain_classifier import Cases, Classifier, area, cases, column_areas, log_ratio, most_predictive, well_determined
+from elsewhere.errors import UserError, did_you_mean
+from elsewhere.explain.domain_classifier import (
+    Cases,
+    Classifier,
+    area,
+    cases,
+    column_areas,
+    log_ratio,
+    most_predictive,
+    well_determined,
+)
 
 TERMS = ("harder cases", "relation changed", "cases unseen at home")
 APART_AUC, LEAST_OVERLAP, LEAST_CASES = 0.98, 0.05, 30
-# Overlap seen from home minus overlap seen from elsewhere, which agree for a calibrated classifier. Where a classifier has
-# too few cases per coefficient they part, and beyond this the intervals of the terms no longer hold the truth (measured).
+# Overlap seen from home minus overlap seen from elsewhere, which agree for a calibrated classifier.
+# Too few cases per coefficient part them; beyond this the intervals of the terms miss the truth.
 MOST_DISAGREEMENT = 0.35
 _APART_ALONE = 0.9  # AUC of a column that tells the domains apart by itself
 _FEWEST_RESAMPLES = 40  # whose extremes are bounds of 95 %
-_LEAST_ROWS = 50  # of a column that may be called an identifier: fewer values may all differ by accident
-_BLOCK, _REFIT_BLOCK = 1_000_000, 20_000_000  # numbers of a block of resamples: classifier fixed, classifier refitted
+_LEAST_ROWS = 50  # of an identifier: fewer values may all differ by accident
+_BLOCK, _REFIT_BLOCK = 1_000_000, 20_000_000  # numbers in a block of resamples: fixed, refitted
 _MOST_WORK = 6e10  # floating-point operations that refitting for the intervals may take: half a minute on 2 cores
 
 
@@ -37,17 +47,18 @@ class Decomposition:
     Args:
         levels: [4] E_P[R_P], E_S[R_P], E_S[R_Q], E_Q[R_Q].
         low, high: [4] bounds of gap and terms: gap, harder cases, relation changed, unseen.
-        overlap: V seen from the home side; ``overlap_there`` from the other side: they agree if the classifier is calibrated.
+        overlap: V seen from the home side; ``overlap_there`` from the other side: they agree if the
+            classifier is calibrated.
         auc: out of fold, of telling the domains apart.
         effective: effective sample sizes of both sides.
         refused: why the terms mean nothing, or "".
         apart: columns that tell the domains apart by themselves, with their AUC.
         refitted: whether the intervals hold the classifier's own uncertainty.
-        shared: the mean of both overlaps, cut to [0, 1]; it errs less than either where the classifier is uncertain.
+        shared: the mean of both overlaps, cut to [0, 1]; it errs less than either.
         shared_interval: its bounds, NaN where nothing was resampled.
         identifiers: columns that number or name the rows.
-        drop: what to exclude (identifiers, and columns that tell the domains apart by themselves) where the domains overlap
-            without them.
+        drop: what to exclude: identifiers, and columns that tell the domains apart by themselves if
+            the domains overlap without them.
         auc_without: the AUC without those columns, NaN if there are none.
         log_ratio: [n] out-of-fold log q/p of the cases at home, then of those elsewhere.
     """
@@ -139,7 +150,8 @@ def decompose(
     ratio, start = log_ratio(c)
     overlap, there, effective = _overlap(ratio[0], c.there, weights)
     auc = area(ratio[0], c.there)
-    refused = _refusal(auc, (overlap, there), effective, len(home_x), len(elsewhere_x), c.x.shape[1])
+    sizes = len(home_x), len(elsewhere_x)
+    refused = _refusal(auc, (overlap, there), effective, sizes, c.x.shape[1])
     columns = _columns(home_x, elsewhere_x, folds, rng, bool(refused) and auc >= _APART_ALONE)
     again = 0 if refused or classifier != "logistic" else _affordable(c, resamples)
     resamples, refit = again or resamples, again > 0
@@ -150,15 +162,29 @@ def decompose(
     if not refused and (other := most_predictive(c, ratio[0], start)) is not c:
         drawn.append(_resampled(other, *log_ratio(other), sample, refit))
     low, high = _bounds([moves for moves, _ in drawn], level)
-    between = tuple(float(np.clip(v[0], 0, 1)) for v in _bounds([v[:, None] for _, v in drawn], level))
-    shared = float(np.clip((overlap + there) / 2, 0, 1))
+    between = np.clip(_bounds([overlaps for _, overlaps in drawn], level), 0, 1)
     apart, identifiers, drop, without = columns
-    common = (overlap, there, auc, effective, refused, apart, refit, shared, between, identifiers, drop, without, ratio[0])
-    return [Decomposition(levels[:, m], low[:, m], high[:, m], *common) for m in range(levels.shape[1])]
+    about: dict[str, Any] = {
+        "overlap": overlap,
+        "overlap_there": there,
+        "auc": auc,
+        "effective": effective,
+        "refused": refused,
+        "apart": apart,
+        "refitted": refit,
+        "shared": float(np.clip((overlap + there) / 2, 0, 1)),
+        "shared_interval": (float(between[0]), float(between[1])),
+        "identifiers": identifiers,
+        "drop": drop,
+        "auc_without": without,
+        "log_ratio": ratio[0],
+    }
+    models = range(levels.shape[1])
+    return [Decomposition(levels[:, m], low[:, m], high[:, m], **about) for m in models]
 
 
 def _affordable(c: Cases, resamples: int) -> int:
-    """Return how many resamples may refit the classifier, 0 for none: fewer than asked for where it is uncertain."""
+    """Return how many resamples may refit the classifier (0: none), fewer where it is uncertain."""
     each = c.folds * c.x.shape[0] * (c.x.shape[1] + 1) ** 2 * 6.0
     if resamples * each <= _MOST_WORK:
         return resamples
@@ -183,7 +209,11 @@ def terms_with(ratio: Array, there: Array, losses: Sequence[Array], weights: Seq
 
 
 def _levels_and_overlap(
-    ratio: Array, there: Array, losses: Sequence[Array], weights: Sequence[Array], counts: Array
+    ratio: Array,
+    there: Array,
+    losses: Sequence[Array],
+    weights: Sequence[Array],
+    counts: Array,
 ) -> tuple[Array, Array]:
     """Return the levels [resamples, 4, models] and the mean of the two overlaps [resamples]."""
     sides, overlap = [], np.zeros(len(counts))
@@ -247,30 +277,40 @@ def _overlap(ratio: Array, there: Array, weights: Sequence[Array]) -> tuple[floa
 
 
 def _refusal(
-    auc: float, overlaps: tuple[float, float], effective: tuple[float, float], n_home: int, n_there: int, columns: int
+    auc: float,
+    overlaps: tuple[float, float],
+    effective: tuple[float, float],
+    sizes: tuple[int, int],
+    columns: int,
 ) -> str:
     """Return why the terms mean nothing: overlap is judged first, since it is the better reason."""
     if auc >= APART_AUC:
         return f"the domains do not overlap: the features tell them apart (AUC {auc:.2f})"
     if overlaps[0] < LEAST_OVERLAP:
         return f"the domains hardly overlap (V = {overlaps[0]:.3f})"
-    if min(n_home, n_there) < LEAST_CASES:
+    n_home, n_there = sizes
+    if min(sizes) < LEAST_CASES:
         return f"too few cases: {n_home} at home, {n_there} there"
     if min(effective) < LEAST_CASES:
         return f"the overlap holds too few cases: effectively {effective[0]:.0f} at home, {effective[1]:.0f} there"
     if abs(overlaps[0] - overlaps[1]) > MOST_DISAGREEMENT:
         return (
-            f"{n_home} cases at home and {n_there} there are too few to compare {columns} numbers per case: "
-            f"the overlap comes out {overlaps[0]:.2f} seen from home and {overlaps[1]:.2f} seen from there; "
+            f"{n_home} cases at home and {n_there} there are too few "
+            f"to compare {columns} numbers per case: the overlap comes out {overlaps[0]:.2f} "
+            f"seen from home and {overlaps[1]:.2f} seen from there; "
             "choose fewer columns with --features"
         )
     return ""
 
 
 def _columns(
-    home: pd.DataFrame, away: pd.DataFrame, folds: int, rng: np.random.Generator, search: bool
+    home: pd.DataFrame,
+    away: pd.DataFrame,
+    folds: int,
+    rng: np.random.Generator,
+    search: bool,
 ) -> tuple[dict[str, float], tuple[str, ...], tuple[str, ...], float]:
-    """Return columns that tell the domains apart alone, identifiers, what to drop, and the AUC without it."""
+    """Return columns that tell the domains apart, identifiers, what to drop, the AUC without it."""
     both = pd.concat([home, away], ignore_index=True)
     identifiers = tuple(str(k) for k in both.columns if is_identifier(both[k]))
     if not search or min(len(home), len(away)) < folds:
@@ -289,13 +329,16 @@ def _columns(
 def is_identifier(values: pd.Series[Any]) -> bool:
     """Return whether a column numbers or names rows: nearly every value occurs once.
 
-    Text in which at least 95 % of values differ; whole numbers that all differ and fill at least half of their range.
+    Text in which at least 95 % of values differ; whole numbers that all differ and fill at least
+    half of their range.
 
     Examples:
         >>> is_identifier(pd.Series([f"patient {k}" for k in range(50)]))
         True
-        >>> is_identifier(pd.Series(np.arange(50) + 1000)), is_identifier(pd.Series(np.arange(50) / 7))
-        (True, False)
+        >>> is_identifier(pd.Series(np.arange(50) + 1000))
+        True
+        >>> is_identifier(pd.Series(np.arange(50) / 7))
+        False
     """
     known = values.dropna()
     if len(known) < _LEAST_ROWS:
@@ -310,7 +353,10 @@ def is_identifier(values: pd.Series[Any]) -> bool:
 
 @dataclass(frozen=True)
 class _Sample:
-    """What is resampled: losses and weights of both sides, how often, and the generator."""
+    """Losses and weights of both sides, how often they are resampled, and the generator.
+
+    Each set of resamples starts from the same state of it: two classifiers see the same resamples.
+    """
 
     losses: Sequence[Array]
     weights: Sequence[Array]
@@ -318,15 +364,22 @@ class _Sample:
     rng: np.random.Generator
 
 
-def _resampled(c: Cases, ratio: Array, start: Array, sample: _Sample, refit: bool) -> tuple[Array, Array]:
+def _resampled(
+    c: Cases,
+    ratio: Array,
+    start: Array,
+    sample: _Sample,
+    refit: bool,
+) -> tuple[Array, Array]:
     """Return gap and terms [resamples, 4, models] and overlaps [resamples] of resampled units."""
     rows = max(1, (_REFIT_BLOCK if refit else _BLOCK) // len(c.there))
-    moves, overlaps = [], []
+    moves, overlaps, rng = [], [], copy.deepcopy(sample.rng)
     for i in range(0, sample.resamples, rows):
-        counts = _counts(c, min(rows, sample.resamples - i), sample.rng)
+        counts = _counts(c, min(rows, sample.resamples - i), rng)
         drawn = log_ratio(c, counts, start)[0] if refit else ratio
         levels, overlap = _levels_and_overlap(drawn, c.there, sample.losses, sample.weights, counts)
-        moves.append(np.concatenate([levels[:, 3:] - levels[:, :1], np.diff(levels, axis=1)], axis=1))
+        gap = levels[:, 3:] - levels[:, :1]
+        moves.append(np.concatenate([gap, np.diff(levels, axis=1)], axis=1))
         overlaps.append(overlap)
     return np.concatenate(moves), np.concatenate(overlaps)
 

@@ -17,7 +17,7 @@ Classifier = Literal["logistic", "boosting"]
 # Inverse penalty on standardised features. With 1, as one would take on raw ones, the penalty bites where domains are far
 # apart: at m = 4 of the known-terms world the first term comes out 0.047 too small (8 standard errors); with 10 it does not.
 STRENGTH = 10.0
-# From this many cases per coefficient on the penalty makes no difference that matters, and no other one is tried.
+# From this many cases per coefficient on the penalty hardly matters, and no other one is tried.
 WELL_DETERMINED = 50
 _WEAKER = (1.0, 0.1, 0.01, 0.001, 0.0001)
 _CHUNK = 4_000_000  # numbers of a [resamples, n] block
@@ -92,11 +92,11 @@ def log_ratio(c: Cases, counts: Array | None = None, start: Array | None = None)
 def most_predictive(c: Cases, ratio: Array, start: Array) -> Cases:
     """Return the cases with the penalty whose classifier predicts held-out cases best.
 
-    The penalty grows from ``STRENGTH`` on while the mean held-out log loss falls, each fit starting from the one before.
-    The folds are those of the cross-fitting, so nothing is fitted on the cases that judge it.
+    The penalty grows from ``STRENGTH`` on while the mean held-out log loss falls, each fit starting
+    from the one before. The folds are those of the cross-fitting.
 
     Args:
-        c: the cases; of a classifier by boosting, or with at least ``WELL_DETERMINED`` cases per coefficient, as given.
+        c: the cases; returned as given for boosting and for well-determined classifiers.
         ratio: [n] out-of-fold log-ratio of the cases as given.
         start: [folds, d + 1] its coefficients.
 
@@ -117,7 +117,7 @@ def most_predictive(c: Cases, ratio: Array, start: Array) -> Cases:
 
 
 def well_determined(c: Cases) -> bool:
-    """Return whether there are so many cases per coefficient that the penalty of the logistic classifier hardly matters."""
+    """Return whether there are so many cases per coefficient that the penalty hardly matters."""
     return len(c.x) >= WELL_DETERMINED * (c.x.shape[1] + 1)
 
 

@@ -14,6 +14,7 @@ from elsewhere.data import Array
 from elsewhere.encoding import Encoder, is_category
 
 FEWEST = 10  # effective cases of the measuring half, on each side, in a region that is reported
+FEWEST_OF_A_HALF = 20  # cases of a side
 COLUMNS = ["region", "change", "low", "high", "share", "n"]
 
 
@@ -29,15 +30,16 @@ def risky_regions(
     units: Array | None = None,
     weights: Array | None = None,
 ) -> pd.DataFrame:
-    """Return the regions of a tree on the change of loss within the shared distribution, by the lower bound of the change.
+    """Return regions of the shared distribution, by the lower bound of the change of loss in them.
 
-    Both sides are split in halves. On the first half the loss at home is boosted and a tree is grown on (loss there - loss
-    expected as at home), each case weighted by the shared distribution. Everything reported comes from the other half:
+    Both sides are split in halves. On the first half the loss at home is boosted and a tree is
+    grown on (loss there - loss expected as at home), weighted by the shared distribution, each leaf
+    with at least 5 % of the weight. Everything reported comes from the other half:
 
-    change = Σ w_Q (loss - expected) / Σ w_Q - Σ w_P (loss - expected) / Σ w_P, over the cases of a region,
+    change = Σ w_Q (loss - expected) / Σ w_Q - Σ w_P (loss - expected) / Σ w_P, over a region,
 
-    which needs only the weights to be right, or only the expected loss. Two sibling regions whose changes cannot be told
-    apart at ``level`` become one, from the leaves upwards. A leaf holds at least 5 % of the weight where the tree is grown.
+    which needs only the weights to be right, or only the expected loss. Two sibling regions whose
+    changes cannot be told apart at ``level`` become one, from the leaves upwards.
 
     Args:
         home_x, elsewhere_x: features, same columns.
@@ -50,13 +52,14 @@ def risky_regions(
         weights: [n_home + n_there] survey weights.
 
     Returns:
-        A frame: region (a rule in words), change, low, high, share (of the weight elsewhere), n (cases elsewhere). Empty where
-        a half holds fewer than 20 cases of a side.
+        A frame: region (a rule in words), change, low, high, share (of the weight elsewhere), n
+        (cases elsewhere). Empty where a half holds fewer than 20 cases of a side.
 
     Examples:
         >>> rng = np.random.default_rng(0)
         >>> x, z = (pd.DataFrame({"age": rng.uniform(20, 80, 2000)}) for _ in range(2))
-        >>> risky_regions(x, np.zeros(2000), z, (z.age > 60) * rng.random(2000), np.zeros(4000)).region[0][:8]
+        >>> there = (z.age > 60) * rng.random(2000)
+        >>> risky_regions(x, np.zeros(2000), z, there, np.zeros(4000)).region[0][:8]
         'age > 60'
     """
     x, names = _readable(pd.concat([home_x, elsewhere_x], ignore_index=True))
@@ -65,14 +68,17 @@ def risky_regions(
     weight = expit(np.where(there, -log_ratio, log_ratio)) * (1.0 if weights is None else weights)
     unit = np.arange(len(x)) if units is None else np.unique(units, return_inverse=True)[1]
     grow = _half(unit, there, seed)
-    if min((there & grow).sum(), (there & ~grow).sum(), (~there & grow).sum(), (~there & ~grow).sum()) < 20:
+    parts = [(there == side) & (grow == half) for side in (False, True) for half in (False, True)]
+    if min(part.sum() for part in parts) < FEWEST_OF_A_HALF:
         return pd.DataFrame(columns=COLUMNS)
     excess = loss - _expected(x[grow & ~there], loss[grow & ~there], x)
     tree = _grown(x[grow & there], excess[grow & there], weight[grow & there], depth)
-    measure = _Measure(excess[~grow], weight[~grow], unit[~grow], there[~grow], tree.decision_path(x[~grow]).toarray() > 0, level)
+    inside = tree.decision_path(x[~grow]).toarray() > 0
+    measure = _Measure(excess[~grow], weight[~grow], unit[~grow], there[~grow], inside, level)
     rules = _rules(tree.tree_, names, elsewhere_x)
-    rows = [(rules[k], *measure.row(k)) for k in _merged(tree.tree_, measure, 0) if measure.enough(k)]
-    return pd.DataFrame(rows, columns=COLUMNS).sort_values("low", ascending=False).reset_index(drop=True)
+    regions = [k for k in _merged(tree.tree_, measure, 0) if measure.enough(k)]
+    table = pd.DataFrame([(rules[k], *measure.row(k)) for k in regions], columns=COLUMNS)
+    return table.sort_values("low", ascending=False).reset_index(drop=True)
 
 
 def _half(unit: Array, there: Array, seed: int) -> Array:
@@ -88,7 +94,11 @@ def _expected(home: Array, loss: Array, x: Array) -> Array:
     from sklearn.ensemble import HistGradientBoostingRegressor
 
     model = HistGradientBoostingRegressor(
-        max_iter=50, max_leaf_nodes=8, learning_rate=0.1, early_stopping=False, random_state=0
+        max_iter=50,
+        max_leaf_nodes=8,
+        learning_rate=0.1,
+        early_stopping=False,
+        random_state=0,
     )
     return np.asarray(model.fit(home, loss).predict(x))
 
@@ -102,7 +112,7 @@ def _grown(x: Array, excess: Array, weight: Array, depth: int) -> Any:
 
 @dataclass(frozen=True)
 class _Measure:
-    """The measuring half: excess loss, weight, unit and side [n], and which nodes of the tree hold each case [n, nodes]."""
+    """Excess loss, weight, unit, side [n], and which nodes hold a case [n, nodes]."""
 
     excess: Array
     weight: Array
@@ -112,19 +122,25 @@ class _Measure:
     level: float
 
     def change(self, node: int) -> tuple[float, float, float]:
-        """Return the change of loss in a node, its squared standard error and degrees of freedom (Welch)."""
-        (home, a, m), (away, b, n) = (self._mean(self.inside[:, node] & (self.there == side)) for side in (False, True))
+        """Return the change of loss in a node, its variance and degrees of freedom (Welch)."""
+        (home, a, m), (away, b, n) = (self._mean(rows) for rows in self._sides(node))
         return away - home, a + b, (a + b) ** 2 / (a**2 / m + b**2 / n) if a + b > 0 else min(m, n)
 
     def enough(self, node: int) -> bool:
-        return all(self._size(self.inside[:, node] & (self.there == side)) >= FEWEST for side in (False, True))
+        return all(self._size(rows) >= FEWEST for rows in self._sides(node))
+
+    def _sides(self, node: int) -> tuple[Array, Array]:
+        """Return which cases at home and elsewhere a node holds."""
+        mine = self.inside[:, node]
+        return mine & ~self.there, mine & self.there
 
     def differ(self, one: int, other: int) -> bool:
         """Return whether the changes of two nodes can be told apart."""
         if not (self.enough(one) and self.enough(other)):
             return False
         (a, va, m), (b, vb, n) = self.change(one), self.change(other)
-        siblings = max(1, self.inside.shape[1] // 2)  # Bonferroni: where nothing differs, 95 % of trees become one node
+        # Bonferroni: where nothing differs, 95 % of trees become one node.
+        siblings = max(1, self.inside.shape[1] // 2)
         return abs(a - b) > self._quantile(min(m, n), siblings) * (va + vb) ** 0.5
 
     def row(self, node: int) -> tuple[float, float, float, float, int]:
@@ -144,7 +160,7 @@ class _Measure:
         return float(per_unit.sum() ** 2 / np.square(per_unit).sum()) if rows.any() else 0.0
 
     def _mean(self, rows: Array) -> tuple[float, float, float]:
-        """Return the weighted mean, its squared standard error over units, and degrees of freedom."""
+        """Return the weighted mean, its squared standard error over units, degrees of freedom."""
         w, e, n = self.weight[rows], self.excess[rows], self._size(rows)
         mean = float(w @ e / w.sum())
         per_unit = np.bincount(self.unit[rows], w * (e - mean))
@@ -152,7 +168,7 @@ class _Measure:
 
 
 def _merged(tree: Any, measure: _Measure, node: int) -> list[int]:
-    """Return the nodes that remain below ``node`` once siblings that cannot be told apart have become their parent."""
+    """Return the nodes below ``node`` after merging siblings that cannot be told apart."""
     left, right = int(tree.children_left[node]), int(tree.children_right[node])
     if left < 0:
         return [node]
@@ -179,7 +195,8 @@ def _rules(tree: Any, names: list[tuple[str, str | None]], frame: pd.DataFrame) 
 
     def walk(node: int, told: dict[tuple[int, bool], float]) -> None:
         """``told``: the tightest threshold so far for each (feature, above)."""
-        conditions = [_condition(*names[k], above, bound, frame) for (k, above), bound in told.items()]
+        bounds = told.items()
+        conditions = [_condition(*names[k], above, bound, frame) for (k, above), bound in bounds]
         found[node] = " and ".join(conditions) or "everywhere"
         if tree.children_left[node] < 0:
             return

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from elsewhere.assay.result import Result
 
 MOST_PAIRS, MOST_LEARNERS, MOST_FIGURES = 12, 6, 6
+REGIONS = "Risky regions: how the loss of cases that both have changed, by the lower bound"
 LIMITS = (
     "The identity holds for the features used: a changed relation may be a feature that nobody measured. Intervals hold the sampling of test examples{refit}; the trained models are taken as they are."
 )
@@ -78,7 +79,7 @@ class ShiftDecomposition(Explainer):
         figures = {f"{p.domain}: where the loss of {learners[0]} came from": waterfall(p, d) for p, d in first[:MOST_FIGURES]}
         tables = {"Terms": pd.DataFrame(table)}
         if regions:
-            tables["Risky regions: how the loss of cases that both have changed, by the lower bound"] = pd.concat(regions, ignore_index=True)
+            tables[REGIONS] = pd.concat(regions, ignore_index=True)
         refitted = all(d.refitted or d.refused for _, found in done for d in found)
         refit = " and the fit of the domain classifier" if refitted else ", with the domain classifier fixed (boosting, or a large table), so they are a little too narrow"
         limits = LIMITS.format(refit=refit) + (" " + said if said else "") + f" Features: {self._used(done[0][0])}." if done else said
@@ -127,7 +128,13 @@ class ShiftDecomposition(Explainer):
         home, away = features_of(pair.home_x, pair.away_x, self.features, self.exclude)
         losses = pair.home_loss[:, m], pair.away_loss[:, m]
         table = risky_regions(
-            home, losses[0], away, losses[1], found[m].log_ratio, units=pair.units, weights=pair.weights
+            home,
+            losses[0],
+            away,
+            losses[1],
+            found[m].log_ratio,
+            units=pair.units,
+            weights=pair.weights,
         )
         table.insert(0, "domain", pair.domain)
         table.insert(1, "learner", learner)
@@ -163,7 +170,7 @@ class _Pair:
 
     @property
     def weights(self) -> Array | None:
-        """Survey weights of the cases at home, then of those elsewhere; None where no side has any."""
+        """Survey weights of the cases at home, then of those elsewhere; None if not given."""
         if self.home_weight is None and self.away_weight is None:
             return None
         sides = ((self.home_weight, len(self.home_x)), (self.away_weight, len(self.away_x)))
@@ -286,25 +293,27 @@ def _row(pair: _Pair, learner: str, d: Decomposition, least: float) -> dict[str,
         hidden = k > 0 and bool(d.refused)
         row |= {name: np.nan if hidden else value, f"{name} low": np.nan if hidden else d.low[k], f"{name} high": np.nan if hidden else d.high[k]}
     told = "; ".join(f"{name} (AUC {auc:.2f})" for name, auc in d.apart.items())
-    between = {"shared": d.shared, "shared low": d.shared_interval[0], "shared high": d.shared_interval[1]}
-    row |= between | {"to drop": ", ".join(d.drop), "auc without": d.auc_without}
+    low, high = d.shared_interval
+    row |= {"shared": d.shared, "shared low": low, "shared high": high}
+    row |= {"to drop": ", ".join(d.drop), "auc without": d.auc_without}
     return {**row, "overlap": d.overlap, "overlap from there": d.overlap_there, "auc": d.auc, "cases at home": d.effective[0], "cases there": d.effective[1], "refused": d.refused, "apart by": told}
 
 
-NEVER_SEEN = (
-    "These are cases never seen at home: reweighting cannot help, measuring there can "
-    "(or decompose on other columns with --features or --exclude)."
-)
+NEVER_SEEN = """\
+These are cases never seen at home: reweighting cannot help, measuring there can (or decompose on \
+other columns with --features or --exclude)."""
 ADVICE = {
-    "harder cases": "comes from more of the hard cases that home has too: train more on them, or reweight.",
-    "relation changed": "comes from {alike} but turn out differently: new labels or new columns are needed, "
-    "reweighting by these columns does not help.",
+    "harder cases": """\
+comes from more of the hard cases that home has too: train more on them, or reweight.""",
+    "relation changed": """\
+comes from {alike} but turn out differently: new labels or new columns are needed, reweighting by \
+these columns does not help.""",
     "cases unseen at home": "comes from cases that hardly exist at home: collect data there.",
 }
 
 
 def sentences(found: Sequence[tuple[Any, Decomposition, str]], least: float, most: int = 3) -> list[str]:
-    """Return one sentence per pair; more than ``most`` that are refused for one reason and with one advice share one."""
+    """Return one sentence per pair; more than ``most`` refused with the same advice share one."""
     alike: dict[str, list[Any]] = {}
     for pair, d, chosen in found:
         if d.verdict(least) == "cannot tell" and d.auc >= APART_AUC and not chosen:
@@ -327,7 +336,8 @@ def sentence(pair: Any, d: Decomposition, least: float, chosen: str = "") -> str
     answer = d.verdict(least)
     change = f"loss {d.levels[0]:.2f} → {d.levels[3]:.2f}"
     if answer == "cannot tell":
-        return f"{where} ({change}) the reason cannot be told: {d.refused}{_apart(d)}.{_advice(d, chosen)}"
+        reason = f"{d.refused}{_apart(d)}.{_advice(d, chosen)}"
+        return f"{where} ({change}) the reason cannot be told: {reason}"
     if answer == "no gap worth explaining":
         return f"{where} {_no_gap(d, change, least)}"
     if answer not in TERMS:
@@ -360,13 +370,15 @@ def _others(d: Decomposition, answer: int) -> str:
     others = [k for k in range(3) if k != answer]
     sure = [k for k in others if not d.low[k + 1] <= 0 <= d.high[k + 1]]
     told = [f"{TERMS[k]} {_with_interval(d, k, '+.2f')}" for k in sure]
-    told += [f"no sign of {TERMS[k].replace('relation changed', 'a changed relation')}" for k in others if k not in sure]
+    nouns = ("harder cases", "a changed relation", "cases unseen at home")
+    told += [f"no sign of {nouns[k]}" for k in others if k not in sure]
     return f" Besides: {', '.join(told)}."
 
 
 def _apart(d: Decomposition) -> str:
     names = [f"`{n}`" for n in d.apart]
-    return f"; {', '.join(names)} alone {'tell' if len(names) > 1 else 'tells'} them apart" if names else ""
+    tell = "tell" if len(names) > 1 else "tells"
+    return f"; {', '.join(names)} alone {tell} them apart" if names else ""
 
 
 def _advice(d: Decomposition, chosen: str) -> str:
@@ -375,16 +387,24 @@ def _advice(d: Decomposition, chosen: str) -> str:
 
 
 def _lesson(d: Decomposition) -> str:
-    """Return what to do about domains that are apart: drop columns by name where that mends it, else measure there."""
-    drop = ""
-    if d.drop:
-        names = ", ".join(f"`{n}`" for n in d.drop)
-        reasons = [f"`{n}` numbers or names the rows" for n in d.identifiers]
-        rest = f"without AUC {d.auc_without:.2f}" if d.auc_without < APART_AUC else ""
-        why = "; ".join([*reasons, *([rest] if rest else [])])
-        drop = f"Drop {names} with --exclude {','.join(d.drop)}" + (f" ({why})." if why else ".")
+    """Return what to do about domains that are apart: drop columns, by name, or measure there."""
     mended = d.auc < APART_AUC or d.auc_without < APART_AUC
-    return drop if drop and mended else " ".join(v for v in (drop, NEVER_SEEN) if v)
+    told = [_drop(d)] if d.drop else []
+    return " ".join(told if told and mended else [*told, NEVER_SEEN])
+
+
+def _drop(d: Decomposition) -> str:
+    """Say which columns to drop, and what is left out of the comparison by it."""
+    reasons = [f"`{n}` numbers or names the rows" for n in d.identifiers]
+    reasons += [f"AUC {d.auc_without:.2f} without"] if d.auc_without < APART_AUC else []
+    why = f" ({'; '.join(reasons)})" if reasons else ""
+    names = ", ".join(f"`{n}`" for n in d.drop)
+    told = f"Drop {names} with --exclude {','.join(d.drop)}{why}"
+    features = [f"`{n}`" for n in d.drop if n not in d.identifiers]
+    if not features:
+        return told + "."
+    matter = f"as far as {', '.join(features)} should count, these are cases never seen at home"
+    return f"{told} to compare the rest; {matter}."
 
 
 def waterfall(pair: Any, d: Decomposition) -> go.Figure:
