@@ -12,8 +12,8 @@ import pandas as pd
 from elsewhere.assay.analysis import away
 from elsewhere.data import Array, optional_column
 from elsewhere.errors import NotOffered, UserError, did_you_mean
-from elsewhere.explain.decomposition import TERMS, Decomposition, decompose, features_of
-from elsewhere.explain.domain_classifier import Classifier, cases, log_ratio
+from elsewhere.explain.decomposition import APART_AUC, TERMS, Decomposition, decompose, features_of
+from elsewhere.explain.domain_classifier import Classifier, codes
 from elsewhere.explain.risky_region import risky_regions
 from elsewhere.explainer import Explainer, Finding, plain
 from elsewhere.learner import as_examples, offers
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from elsewhere.assay.result import Result
 
 MOST_PAIRS, MOST_LEARNERS, MOST_FIGURES = 12, 6, 6
+REGIONS = "Risky regions: how the loss of cases that both have changed, by the lower bound"
 LIMITS = (
     "The identity holds for the features used: a changed relation may be a feature that nobody measured. Intervals hold the sampling of test examples{refit}; the trained models are taken as they are."
 )
@@ -49,6 +50,7 @@ class ShiftDecomposition(Explainer):
     resamples: int = 200
     loss: str | None = None
     least: float = 0.01
+    revision: ClassVar[int] = 2
     cost: ClassVar[Literal["free", "minutes", "long"]] = "free"
 
     def applies(self, result: Result) -> str | None:
@@ -77,7 +79,7 @@ class ShiftDecomposition(Explainer):
         figures = {f"{p.domain}: where the loss of {learners[0]} came from": waterfall(p, d) for p, d in first[:MOST_FIGURES]}
         tables = {"Terms": pd.DataFrame(table)}
         if regions:
-            tables["Risky regions: where, among cases that both have, the relation changed"] = pd.concat(regions, ignore_index=True)
+            tables[REGIONS] = pd.concat(regions, ignore_index=True)
         refitted = all(d.refitted or d.refused for _, found in done for d in found)
         refit = " and the fit of the domain classifier" if refitted else ", with the domain classifier fixed (boosting, or a large table), so they are a little too narrow"
         limits = LIMITS.format(refit=refit) + (" " + said if said else "") + f" Features: {self._used(done[0][0])}." if done else said
@@ -124,12 +126,19 @@ class ShiftDecomposition(Explainer):
             return []
         m = pair.learners.index(learner)
         home, away = features_of(pair.home_x, pair.away_x, self.features, self.exclude)
-        c = cases(home, away, self.classifier, self.folds, np.random.default_rng(0), pair.home_unit, pair.away_unit)
-        ratio = log_ratio(c)[0][0]
-        table = risky_regions(home, pair.home_loss[:, m], away, pair.away_loss[:, m], ratio[c.there == 1])
+        losses = pair.home_loss[:, m], pair.away_loss[:, m]
+        table = risky_regions(
+            home,
+            losses[0],
+            away,
+            losses[1],
+            found[m].log_ratio,
+            units=pair.units,
+            weights=pair.weights,
+        )
         table.insert(0, "domain", pair.domain)
         table.insert(1, "learner", learner)
-        return [table.head(3)] if len(table) else []
+        return [table] if len(table) else []
 
 
 @dataclass(frozen=True)
@@ -149,6 +158,23 @@ class _Pair:
     away_unit: Array | None
     what: str
     many_tasks: bool
+
+    @property
+    def units(self) -> Array | None:
+        """Units of the cases at home, then of those elsewhere; None where no side has any."""
+        if self.home_unit is None and self.away_unit is None:
+            return None
+        sides = ((self.home_unit, len(self.home_x)), (self.away_unit, len(self.away_x)))
+        home, away = (codes(unit, n) for unit, n in sides)
+        return np.concatenate([home, -1 - away])
+
+    @property
+    def weights(self) -> Array | None:
+        """Survey weights of the cases at home, then of those elsewhere; None if not given."""
+        if self.home_weight is None and self.away_weight is None:
+            return None
+        sides = ((self.home_weight, len(self.home_x)), (self.away_weight, len(self.away_x)))
+        return np.concatenate([np.ones(n) if weight is None else weight for weight, n in sides])
 
 
 def _learners(result: Result) -> tuple[list[str], str]:
@@ -267,20 +293,41 @@ def _row(pair: _Pair, learner: str, d: Decomposition, least: float) -> dict[str,
         hidden = k > 0 and bool(d.refused)
         row |= {name: np.nan if hidden else value, f"{name} low": np.nan if hidden else d.low[k], f"{name} high": np.nan if hidden else d.high[k]}
     told = "; ".join(f"{name} (AUC {auc:.2f})" for name, auc in d.apart.items())
+    low, high = d.shared_interval
+    row |= {"shared": d.shared, "shared low": low, "shared high": high}
+    row |= {"to drop": ", ".join(d.drop), "auc without": d.auc_without}
     return {**row, "overlap": d.overlap, "overlap from there": d.overlap_there, "auc": d.auc, "cases at home": d.effective[0], "cases there": d.effective[1], "refused": d.refused, "apart by": told}
 
 
+NEVER_SEEN = """\
+These are cases never seen at home: reweighting cannot help, measuring there can (or decompose on \
+other columns with --features or --exclude)."""
+ADVICE = {
+    "harder cases": """\
+comes from more of the hard cases that home has too: train more on them, or reweight.""",
+    "relation changed": """\
+comes from {alike} but turn out differently: new labels or new columns are needed, reweighting by \
+these columns does not help.""",
+    "cases unseen at home": "comes from cases that hardly exist at home: collect data there.",
+}
+
+
 def sentences(found: Sequence[tuple[Any, Decomposition, str]], least: float, most: int = 3) -> list[str]:
-    """Return one sentence a pair; more than ``most`` that are refused because nothing overlaps share one."""
-    apart = [p for p, d, chosen in found if d.verdict(least) == "cannot tell" and d.auc >= 0.98 and not chosen]
-    if len(apart) <= most:
-        return [sentence(p, d, least, chosen) for p, d, chosen in found]
-    names = [p.domain + (f" ({p.task})" if p.many_tasks else "") for p in apart]
-    together = (
-        f"In {', '.join(names[:-1])} and {names[-1]} the reason cannot be told: the features tell them apart from home (AUC at least 0.98). "
-        "These are cases never seen at home: no reweighting can help, only measuring there (or decompose on other columns with --features or --exclude)."
-    )
-    return [together, *(sentence(p, d, least, chosen) for p, d, chosen in found if not any(p is q for q in apart))]
+    """Return one sentence per pair; more than ``most`` refused with the same advice share one."""
+    alike: dict[str, list[Any]] = {}
+    for pair, d, chosen in found:
+        if d.verdict(least) == "cannot tell" and d.auc >= APART_AUC and not chosen:
+            alike.setdefault(_lesson(d), []).append(pair)
+    together = {lesson: pairs for lesson, pairs in alike.items() if len(pairs) > most}
+    shared = {id(pair) for pairs in together.values() for pair in pairs}
+    alone = [sentence(p, d, least, chosen) for p, d, chosen in found if id(p) not in shared]
+    return [*(_together(pairs, lesson) for lesson, pairs in together.items()), *alone]
+
+
+def _together(pairs: Sequence[Any], lesson: str) -> str:
+    names = [p.domain + (f" ({p.task})" if p.many_tasks else "") for p in pairs]
+    told = "the reason cannot be told: the features tell them apart from home (AUC at least 0.98)"
+    return f"In {', '.join(names[:-1])} and {names[-1]} {told}. {lesson}"
 
 
 def sentence(pair: Any, d: Decomposition, least: float, chosen: str = "") -> str:
@@ -289,25 +336,75 @@ def sentence(pair: Any, d: Decomposition, least: float, chosen: str = "") -> str
     answer = d.verdict(least)
     change = f"loss {d.levels[0]:.2f} → {d.levels[3]:.2f}"
     if answer == "cannot tell":
-        names = [f"`{n}`" for n in d.apart]
-        alone = f"; {', '.join(names)} alone {'tell' if len(names) > 1 else 'tells'} them apart" if names else ""
-        if d.auc >= 0.98 and not chosen:
-            lesson = "These are cases never seen at home: no reweighting can help, only measuring there (or decompose on other columns with --features or --exclude)."
-            return f"{where} ({change}) the reason cannot be told: {d.refused}{alone}. {lesson}"
-        return f"{where} ({change}) the reason cannot be told: {d.refused}{alone}."
+        reason = f"{d.refused}{_apart(d)}.{_advice(d, chosen)}"
+        return f"{where} ({change}) the reason cannot be told: {reason}"
     if answer == "no gap worth explaining":
-        return f"{where} there is no gap worth explaining ({change}, difference {d.gap:+.3f} [{d.low[0]:.3f}, {d.high[0]:.3f}])."
+        return f"{where} {_no_gap(d, change, least)}"
     if answer not in TERMS:
-        told = ", ".join(f"{name} {value:+.2f}" for name, value in zip(TERMS, d.terms, strict=True))
-        return f"{where} ({change}) no single reason is beyond doubt: {told}."
+        told = ", ".join(f"{name} {_with_interval(d, k, '+.2f')}" for k, name in enumerate(TERMS))
+        return f"{where} ({change}) no single reason is beyond doubt: {told}.{_advice(d, chosen)}"
     k = TERMS.index(answer)
-    advice = {
-        "harder cases": "comes from more of the hard cases that home has too: train more on them, or reweight.",
-        "relation changed": f"comes from {chosen or 'cases that look like those at home'} but turn out differently: new labels or new columns are needed, no reweighting helps.",
-        "cases unseen at home": "comes from cases that hardly exist at home: collect data there.",
-    }[answer]
-    move = "rise" if d.gap > 0 else "fall"
-    return f"{where} {abs(d.terms[k]):.2f} [{min(abs(d.low[k + 1]), abs(d.high[k + 1])):.2f}, {max(abs(d.low[k + 1]), abs(d.high[k + 1])):.2f}] of the {move} of {abs(d.gap):.2f} ({change}) {advice}"
+    move, sign = ("rise", 1) if d.gap > 0 else ("fall", -1)
+    advice = ADVICE[answer].format(alike=chosen or "cases that look like those at home")
+    part = f"{_with_interval(d, k, '.2f', sign)} of the {move} of {abs(d.gap):.2f} ({change})"
+    return f"{where} {part} {advice}{_others(d, k)}{_advice(d, chosen)}"
+
+
+def _no_gap(d: Decomposition, change: str, least: float) -> str:
+    """Say that a gap is small only where its whole interval is; else that none is shown."""
+    told = f"({change}, difference {d.gap:+.3f} [{d.low[0]:.3f}, {d.high[0]:.3f}])"
+    if -least <= d.low[0] and d.high[0] <= least:
+        return f"there is no gap worth explaining {told}."
+    if d.low[0] <= 0 <= d.high[0]:
+        return f"no gap is shown, so there is none to explain {told}."
+    return f"the gap is too small to explain, below {least:g} {told}."
+
+
+def _with_interval(d: Decomposition, k: int, style: str, sign: int = 1) -> str:
+    low, high = sorted((sign * float(d.low[k + 1]), sign * float(d.high[k + 1])))
+    return f"{sign * float(d.terms[k]):{style}} [{low:.2f}, {high:.2f}]"
+
+
+def _others(d: Decomposition, answer: int) -> str:
+    """Name the other terms, with their intervals, as far as they are beyond doubt."""
+    others = [k for k in range(3) if k != answer]
+    sure = [k for k in others if not d.low[k + 1] <= 0 <= d.high[k + 1]]
+    told = [f"{TERMS[k]} {_with_interval(d, k, '+.2f')}" for k in sure]
+    nouns = ("harder cases", "a changed relation", "cases unseen at home")
+    told += [f"no sign of {nouns[k]}" for k in others if k not in sure]
+    return f" Besides: {', '.join(told)}."
+
+
+def _apart(d: Decomposition) -> str:
+    names = [f"`{n}`" for n in d.apart]
+    tell = "tell" if len(names) > 1 else "tells"
+    return f"; {', '.join(names)} alone {tell} them apart" if names else ""
+
+
+def _advice(d: Decomposition, chosen: str) -> str:
+    told = _lesson(d) if (d.auc >= APART_AUC and not chosen) or d.drop else ""
+    return f" {told}" if told else ""
+
+
+def _lesson(d: Decomposition) -> str:
+    """Return what to do about domains that are apart: drop columns, by name, or measure there."""
+    mended = d.auc < APART_AUC or d.auc_without < APART_AUC
+    told = [_drop(d)] if d.drop else []
+    return " ".join(told if told and mended else [*told, NEVER_SEEN])
+
+
+def _drop(d: Decomposition) -> str:
+    """Say which columns to drop, and what is left out of the comparison by it."""
+    reasons = [f"`{n}` numbers or names the rows" for n in d.identifiers]
+    reasons += [f"AUC {d.auc_without:.2f} without"] if d.auc_without < APART_AUC else []
+    why = f" ({'; '.join(reasons)})" if reasons else ""
+    names = ", ".join(f"`{n}`" for n in d.drop)
+    told = f"Drop {names} with --exclude {','.join(d.drop)}{why}"
+    features = [f"`{n}`" for n in d.drop if n not in d.identifiers]
+    if not features:
+        return told + "."
+    matter = f"as far as {', '.join(features)} should count, these are cases never seen at home"
+    return f"{told} to compare the rest; {matter}."
 
 
 def waterfall(pair: Any, d: Decomposition) -> go.Figure:
