@@ -66,7 +66,7 @@ class Audit:
     def sentence(self, name: str) -> str:
         """Return the verdict in words, without a full stop."""
         if self.verdict == "decides by group":
-            return f"{name} decides by predicted group for {self.why}"
+            return f"{name} decides by predicted group{self.why}"
         if self.verdict == "no sign":
             return f"{name} shows no sign that it decides by group ({self.why})"
         return f"whether {name} decides by group: cannot tell, {self.why}"
@@ -83,8 +83,10 @@ def audit(
 
     The group head is fitted again on the reference's frozen features, for the groups as they are
     and for 200 shuffles of them. p = (1 + #{A of a shuffle ≥ A}) / 201, with A the agreement that
-    thresholds by predicted group gain. "Decides by group" needs p < .05, an area under the curve
-    above the 95 % point of its shuffles, and a band beyond that of shuffled groups.
+    thresholds by predicted group gain. "Decides by group" needs p < .05 and an area under the
+    curve above the 95 % point of its shuffles. It needs a large effect: heads of shuffled groups
+    reproduce whatever else the model and the reference differ in. A share of people is named only
+    where its interval, which holds the chance of the shuffles too, lies above theirs.
 
     Args:
         fit: scores of the people to fit heads and thresholds on; none of them trained on.
@@ -140,18 +142,31 @@ def measured(fit: Scores, test: Scores) -> Measured:
     Thresholds and surrogate are fitted on ``fit`` and judged on ``test``.
     """
     up, down, price = surrogate_flips(fit, test)
-    told = [part.g > 0 for part in (fit, test)]
-    predicted = [min(int((t == bool(k)).sum()) for t in told) for k in (0, 1)]
-    gain, within, pair = 0.0, np.zeros(len(test), bool), (float("nan"), float("nan"))
-    if min(predicted) >= FEWEST:
-        pair = thresholds_by_predicted_group(fit)
-        within = band(test, pair)
-        one = best_threshold(fit.f, fit.r > 0)
-        two = np.where(told[1], pair[1], pair[0])
-        accepted = test.r > 0
-        gain = float(((test.f > two) == accepted).mean() - ((test.f > one) == accepted).mean())
-    who = np.stack([within, up | down, up, down])
-    return Measured(gain, who, pair, (predicted[0], predicted[1]), price)
+    gain, pair = agreement_gained(fit, test)
+    who = np.stack([band(test, pair), up | down, up, down])
+    return Measured(gain, who, pair, predicted(fit, test), price)
+
+
+def predicted(fit: Scores, test: Scores) -> tuple[int, int]:
+    """Return how many people are predicted to be of each group, in the part that has fewer."""
+    second = [int((part.g > 0).sum()) for part in (fit, test)]
+    first = [len(part) - k for part, k in zip((fit, test), second, strict=True)]
+    return min(first), min(second)
+
+
+def agreement_gained(fit: Scores, test: Scores) -> tuple[float, tuple[float, float]]:
+    """Return the statistic A of the test, and the thresholds of the two predicted groups.
+
+    A = agreement of the audited decisions with the best thresholds of f by predicted group, minus
+    that with the best threshold for all; fitted on ``fit``, judged on ``test``. 0, and thresholds
+    NaN, where too few are predicted to be of a group.
+    """
+    if min(predicted(fit, test)) < FEWEST:
+        return 0.0, (float("nan"), float("nan"))
+    pair, one = thresholds_by_predicted_group(fit), best_threshold(fit.f, fit.r > 0)
+    two, accepted = np.where(test.g > 0, pair[1], pair[0]), test.r > 0
+    gain = ((test.f > two) == accepted).mean() - ((test.f > one) == accepted).mean()
+    return float(gain), pair
 
 
 def best_threshold(f: Array, accepted: Array) -> float:
@@ -218,8 +233,8 @@ def surrogate_flips(fit: Scores, test: Scores) -> tuple[Array, Array, float]:
 def logistic_regression(x: Array, y: Array, strength: float = 1e4, steps: int = 100) -> Array:
     """Return coefficients and intercept [k + 1] of logistic regression, by damped Newton steps.
 
-    Minimises Σ log(1 + exp(-±h)) + |w|² / (2 C), h = x w + c, as scikit-learn does; an audit fits
-    some hundred of them, and this is an order of magnitude faster for a few columns.
+    Minimises Σ log(1 + exp(-±h)) + |w|² / (2 C), h = x w + c, as scikit-learn does. An audit fits
+    400 of them, and this is an order of magnitude faster for a few columns.
 
     Args:
         x: columns [n, k].
@@ -355,17 +370,23 @@ def _verdict(
     if not area > bar:
         beside = f"area under the curve {area:.2f}; 95 % of shuffles lie below {bar:.2f}"
         return "cannot tell", f"the group is told no better than shuffled groups are ({beside})"
-    depends = p < ALPHA and real.gain > 0
-    if depends and shown["beyond low"] > 0:
+    if p < ALPHA and real.gain > 0:
+        gained = f"thresholds by it reproduce {real.gain:.1%} more of its decisions, p = {p:.3f}"
         gains = names[int(real.thresholds[1] < real.thresholds[0])]
-        interval = f"[{shown['beyond low']:.1%}, {shown['beyond high']:.1%}]"
-        beyond = f"{shown['beyond']:.1%} {interval} more than with shuffled groups"
-        people = f"{shown['share']:.1%} of people, in favour of {gains}"
-        return "decides by group", f"{people}: {beyond}, p = {p:.3f}"
+        return "decides by group", f"{_people(shown, gains)}; {gained}"
     most = f"beyond shuffled groups at most {max(0.0, shown['beyond high']):.1%} of people"
-    if not depends and shown["beyond high"] < NOTABLE:
+    if shown["beyond high"] < NOTABLE:
         return "no sign", f"p = {p:.2f}; {most}"
     return "cannot tell", f"{n} people are too few (p = {p:.2f}; {most})"
+
+
+def _people(shown: pd.Series, gains: str) -> str:
+    """Return for how many people, where their share lies beyond what shuffled groups give."""
+    interval = f"[{shown['beyond low']:.1%}, {shown['beyond high']:.1%}]"
+    if not shown["beyond low"] > 0:
+        return f", of how many people cannot be told ({interval} beyond shuffled groups)"
+    beyond = f"{shown['beyond']:.1%} {interval} more than with shuffled groups"
+    return f" for {shown['share']:.1%} of people, in favour of {gains}: {beyond}"
 
 
 def _drawn(n: int, seed: int) -> Array:
