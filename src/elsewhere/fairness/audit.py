@@ -11,6 +11,7 @@ import pandas as pd
 from elsewhere.data import Array
 from elsewhere.errors import UserError
 from elsewhere.fairness.group_null import SHUFFLES, GroupHeads, group_heads
+from elsewhere.fairness.rates import wilson
 from elsewhere.fairness.scores import Scores
 from elsewhere.task import standard_error
 
@@ -268,18 +269,6 @@ def logistic_regression(x: Array, y: Array, strength: float = 1e4, steps: int = 
             break
         w, value = w - size * step, lower
     return w
-
-
-def wilson(share: float, n: float, z: float = 1.96) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a share of n (1927); it has a width at 0 and 1.
-
-    Examples:
-        >>> [round(v, 3) for v in wilson(0.0, 100)]
-        [0.0, 0.037]
-    """
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _table(

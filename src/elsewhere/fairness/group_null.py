@@ -46,24 +46,24 @@ def shuffled_groups(
     return np.stack([s, *(rng.permutation(members)[at] for _ in range(times))])
 
 
-def discriminants(z: Array, groups: Array) -> tuple[Array, Array]:
-    """Return the linear discriminant of each grouping: weights [k, d] and intercepts [k].
+def discriminants(z: Array, groups: Array) -> Array:
+    """Return the weights of the linear discriminant of each grouping [k, d].
 
-    With means m₀, m₁ of the groups and their shares π: w = S⁻¹ (m₁ - m₀), S the pooled covariance
-    plus 4 I / n; c = log(π₁ / π₀) - w·(m₀ + m₁) / 2. All groupings share one Cholesky factor of the
-    total covariance T: S = T - π₀ π₁ δ δᵀ, inverted by Sherman and Morrison (Hastie, Tibshirani &
-    Friedman, The Elements of Statistical Learning, 4.3).
+    With means m₀, m₁ of the groups and their shares π: w = S⁻¹ δ, δ = m₁ - m₀, S the pooled
+    covariance plus 4 I / n. All groupings share one Cholesky factor of the total covariance
+    T: S = T - π₀ π₁ δ δᵀ, inverted by Sherman and Morrison (Hastie, Tibshirani & Friedman,
+    The Elements of Statistical Learning, 4.3).
 
     Args:
         z: features [n, d], standardised.
         groups: codes 0 and 1 [k, n].
 
     Returns:
-        Weights and intercepts of the log-odds of the second group.
+        Weights of the log-odds of the second group.
 
     Examples:
         >>> z = np.array([[-1.0], [-1.0], [1.0], [1.0]])
-        >>> w, c = discriminants(z, np.array([[0, 0, 1, 1], [1, 1, 0, 0]]))
+        >>> w = discriminants(z, np.array([[0, 0, 1, 1], [1, 1, 0, 0]]))
         >>> bool(w[0, 0] > 0), np.allclose(w[0], -w[1])
         (True, True)
     """
@@ -78,9 +78,22 @@ def discriminants(z: Array, groups: Array) -> tuple[Array, Array]:
     apart, shares = second - first, ones / n
     solved = cho_solve(cho_factor(total), apart.T).T
     explained = (shares * (1 - shares)) * (solved * apart).sum(1, keepdims=True)
-    weights = solved / np.maximum(1 - explained, 1e-6)
-    middle = (weights * (first + second)).sum(1) / 2
-    return weights, np.log(shares / (1 - shares))[:, 0] - middle
+    return np.asarray(solved / np.maximum(1 - explained, 1e-6))
+
+
+def cut_at_share(g: Array, s: Array) -> float:
+    """Return the score above which as many people lie as are of the second group.
+
+    At log-odds 0 the head of a shuffled group would predict nobody to be of a smaller group: it
+    would split nobody, gain nothing, and make any gain of the real group look significant.
+
+    Examples:
+        >>> cut_at_share(np.array([0.0, 1.0, 2.0, 4.0]), np.array([0, 0, 1, 0]))
+        3.0
+    """
+    first = len(s) - int(s.sum())
+    around = np.partition(g, [first - 1, first])[first - 1 : first + 1]
+    return float(around.mean())
 
 
 @dataclass(frozen=True)
@@ -88,25 +101,29 @@ class GroupHeads:
     """One group head for the groups as they are (number 0) and one for each shuffle of them.
 
     Args:
-        weights, intercepts: of the heads [k, d] and [k].
+        weights: of the heads [k, d].
         z_fit, z_test: standardised features [n, d] that they were fitted on, and others [m, d].
         s_fit, s_test: the groups, as they are and shuffled [k, n] and [k, m].
     """
 
     weights: Array
-    intercepts: Array
     z_fit: Array
     z_test: Array
     s_fit: Array
     s_test: Array
 
     def __len__(self) -> int:
-        return len(self.intercepts)
+        return len(self.weights)
 
     def scores(self, k: int) -> tuple[Array, Array]:
-        """Return the log-odds of the second group by head ``k`` on both parts, [n] and [m]."""
-        w, c = self.weights[k], self.intercepts[k]
-        return self.z_fit @ w + c, self.z_test @ w + c
+        """Return the scores of head ``k`` on both parts [n] and [m].
+
+        Log-odds of the second group, shifted: above 0 are as many people of the first part as are
+        of that group, and these are predicted to be of it.
+        """
+        g, v = self.z_fit @ self.weights[k], self.z_test @ self.weights[k]
+        cut = cut_at_share(g, self.s_fit[k])
+        return g - cut, v - cut
 
     def areas(self) -> Array:
         """Return the area under the curve [k] of each head on the second part."""
@@ -148,7 +165,7 @@ def group_heads(
     deviation = np.where(deviation > 1e-12, deviation, 1)
     fit, test = ((np.asarray(part, float) - mean) / deviation for part in z)
     groups = [shuffled_groups(s[k], unit[k], shuffles, rng) for k in (0, 1)]
-    return GroupHeads(*discriminants(fit, groups[0]), fit, test, groups[0], groups[1])
+    return GroupHeads(discriminants(fit, groups[0]), fit, test, groups[0], groups[1])
 
 
 def area(scores: Array, s: Array) -> float:
