@@ -45,8 +45,8 @@ class Scores:
 
     def take(self, rows: Array) -> Scores:
         """Return the scores of some people [k]."""
-        kept = {c.name: getattr(self, c.name) for c in fields(self)}
-        return Scores(**{k: None if v is None else v[rows] for k, v in kept.items()})
+        given = {c.name: getattr(self, c.name) for c in fields(self)}
+        return replace(self, **{k: v[rows] for k, v in given.items() if v is not None})
 
 
 def scores_of(
