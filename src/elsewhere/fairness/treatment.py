@@ -1,4 +1,7 @@
-"""Is a fair network the same as two heads, and whom does it treat differently by group? (Lohaus et al. 2022, abstract)"""
+"""Is a fair network the same as two heads, and whom does it treat differently by group?
+
+After the abstract of Lohaus et al., NeurIPS 2022.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,7 @@ def treatment(
     unconstrained: Any = None,
     run: Run = Run(progress=False),
 ) -> Finding:
-    """Say whether a model decides by predicted group, and how many of its decisions two heads reproduce.
+    """Say whether a model decides by predicted group, and how far two heads reproduce it.
 
     Args:
         model: any fitted learner with scores.
@@ -140,4 +143,5 @@ def named(table: pd.DataFrame, names: tuple[str, str]) -> pd.DataFrame:
 def tested(found: Audit, test: Scores) -> dict[str, Any]:
     """Return the row of the test: verdict, gain, p, area under the curve, both disparities."""
     told = {"verdict": found.verdict, **found.test}
-    return {**told, "ddp of f": ddp(test.f > 0, test.s), "ddp of the model": ddp(test.r > 0, test.s)}
+    told |= {"ddp of f": ddp(test.f > 0, test.s)}
+    return {**told, "ddp of the model": ddp(test.r > 0, test.s)}
