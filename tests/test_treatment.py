@@ -393,7 +393,7 @@ def test_logistic_regression_of_wages_is_not_accused_by_sex(data):
     accused = 0
     for seed in range(3):
         task, run = acs_wages(seed, bins=True), Run(seed=seed, progress=False)
-        home, held = task.domain("home").load(), task.source.validation
+        home, held = task.domain("CA").load(), task.source.validation
         if held is None:
             order = np.random.default_rng(0).permutation(len(home))
             held, home = (home.take(part) for part in np.array_split(order, 2))
