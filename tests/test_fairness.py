@@ -16,12 +16,11 @@ from elsewhere import catalogue
 from elsewhere.checks import check_learner
 from elsewhere.data import Examples, named_column, own
 from elsewhere.errors import UserError
-from elsewhere.fairness import GroupThresholds, MassagedLabels, Merged, ParityRegularised, Reweighed, TwoHeads, disparity_regulariser, group_awareness, treatment
+from elsewhere.fairness import GroupThresholds, MassagedLabels, Merged, ParityRegularised, Reweighed, TwoHeads, disparity_regulariser, group_awareness
 from elsewhere.fairness.faces import ELSEWHERE, faces, faces_lite
 from elsewhere.fairness.frontier import base_score, best_merges, default_slacks, frontier, group_thresholds
 from elsewhere.fairness.rates import cells, ddp, disparity, groups_of, p_ratio, sampling_error
 from elsewhere.fairness.regularised import stratified_order
-from elsewhere.fairness.treatment import Scores, band, depends_on_group, natural_spline, same_as_two_heads, surrogate_flips, thresholds_by_predicted_group
 from elsewhere.run import Run
 from elsewhere.task import Domain, Source, Task
 
@@ -407,79 +406,7 @@ def test_the_threshold_optimizer_decides_as_fairlearn_expects_it():
     np.testing.assert_array_equal(fitted.predict(data).classes(), (p > 0.5).astype(int))
 
 
-# --- treatment ---
-
-
-def scored(n: int = 4000, push: float = 1.5, seed: int = 0) -> Scores:
-    rng = np.random.default_rng(seed)
-    s, y = rng.integers(2, size=n), rng.integers(2, size=n)
-    f, g = 2.0 * y - 1 + rng.normal(size=n), 4.0 * s - 2 + rng.normal(size=n)
-    return Scores(f, g, f + push * (g > 0), y, s, f)
-
-
-def smoothly(n: int = 4000, push: float = 1.5, seed: int = 0) -> Scores:
-    """The price of the group is paid in proportion to its probability."""
-    plain_ = scored(n, push, seed)
-    return replace(plain_, r=plain_.f + push / (1 + np.exp(-plain_.g)))
-
-
-def test_the_band_is_who_lies_between_the_thresholds():
-    fit, test = scored(), scored(seed=1)
-    low, high = sorted(thresholds_by_predicted_group(fit))
-    assert (low, high) == pytest.approx((-1.5, 0.0), abs=0.02)
-    assert band(test, (low, high)).mean() == pytest.approx(((test.f > -1.5) & (test.f <= 0)).mean(), abs=0.01)
-    assert band(scored(push=0.0), thresholds_by_predicted_group(scored(push=0.0))).mean() < 0.01
-
-
-def test_surrogate_flips_find_the_price_of_the_group():
-    fit, test = smoothly(), smoothly(seed=1)
-    up, down, price = surrogate_flips(fit, test)
-    assert price == pytest.approx(1.5, abs=0.05)
-    assert up[test.s == 0].mean() > 0.15
-    assert down[test.s == 1].mean() > 0.1
-    assert not up[test.s == 1].any()
-
-
-def test_the_test_has_its_level_and_its_power():
-    rng = np.random.default_rng(0)
-    p = []
-    for seed in range(60):
-        x = scored(500, 0.0, seed)
-        noisy = replace(x, r=x.f + rng.logistic(size=500))
-        p.append(depends_on_group(noisy)[2])
-    assert np.mean(np.array(p) < 0.05) < 0.15
-    assert depends_on_group(scored(500))[2] < 1e-6
-
-
-def test_a_natural_spline_is_linear_beyond_its_knots():
-    x = np.linspace(-3, 3, 200)
-    basis = natural_spline(x)
-    assert basis.shape == (200, 4)
-    second = np.diff(basis[:8], 2, axis=0)
-    assert np.abs(second).max() < 1e-9
-
-
-def test_two_heads_reproduce_what_is_two_heads():
-    linear = [replace(x, r=x.f + 0.5 * x.g) for x in (scored(), scored(seed=1))]
-    table = same_as_two_heads(*linear).set_index("what")
-    assert table.agreement["fair decisions from f and g"] > table.agreement["fair decisions from f"] + 0.05
-    assert table.agreement["fair decisions from f and g"] > 0.97
-    assert table.agreement["unfair decisions from r and g"] > table.agreement["unfair decisions from r"] + 0.03
-
-
-def test_treatment_of_faces_uses_the_other_rendering():
-    task = faces_lite(0, train=400, validation=300, test=300, places=[])
-    home = task.domains[0].load()
-    run = Run(progress=False)
-    two = TwoHeads(steps=30, batch=64, learning_rate=2e-3).fit(task.source, run)
-    fair = ParityRegularised(penalty=20.0, steps=30, batch=64, learning_rate=2e-3).fit(task.source, run)
-    finding = treatment(fair, two, home, task.source.validation, unconstrained=two)
-    table = finding.tables["Treatment by predicted group"].set_index("measure")
-    again = fair.predict(home.counterfactual()).classes() != fair.predict(home).classes()
-    assert table.share["counterfactual flip"] == pytest.approx(again.mean())
-    assert "Not legal advice" in finding.limits
-    with pytest.raises(UserError, match="299 pairs for 300"):
-        treatment(fair, two, home, task.source.validation, pairs=home.take(np.arange(299)))
+# --- awareness ---
 
 
 def test_awareness_reads_the_group_where_it_is():
@@ -822,19 +749,3 @@ def test_a_frozen_body_keeps_its_weights_and_pictures_are_augmented():
     assert all(not p.requires_grad for p in frozen.body.parameters())
     plain_, flipped = (ParityRegularised(steps=3, batch=32, augment=a).fit(task.source, Run(progress=False)).scores(task.domains[0].load()) for a in ("none", "crop"))
     assert np.abs(plain_ - flipped).max() > 1e-4
-
-
-def test_everything_needed_is_inside_the_fair_network():
-    """Claim 2 with the group as a probe reads it off the audited model's own features."""
-    from elsewhere.fairness.treatment import with_own_probe
-
-    class Open:
-        def represent(self, data, run):
-            return data
-
-    rng = np.random.default_rng(0)
-    fit, test = (replace(x, r=x.f + 0.5 * x.g) for x in (scored(), scored(seed=1)))
-    inside = [np.c_[x.r, x.g + 0.1 * rng.normal(size=len(x.g))] for x in (fit, test)]
-    table = same_as_two_heads(*with_own_probe(Open(), fit, test, tuple(inside), Run())).set_index("what")
-    gained = table.agreement["unfair decisions from r and a probe of its own features"] - table.agreement["unfair decisions from r"]
-    assert gained > 0.03

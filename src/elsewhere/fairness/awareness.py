@@ -11,7 +11,7 @@ from torch import nn
 from elsewhere.data import Array, Examples
 from elsewhere.encoding import Encoder, as_matrix
 from elsewhere.errors import NotOffered, UserError
-from elsewhere.fairness.rates import groups_of
+from elsewhere.fairness.rates import groups_of, wilson
 from elsewhere.learner import offers
 from elsewhere.nn.learners import NetworkLearner
 from elsewhere.run import Run
@@ -33,9 +33,9 @@ def probe(train: Array, train_group: Array, test: Array, test_group: Array) -> d
     z = (test - mean) / deviation
     made, p = model.predict(z), model.predict_proba(z)
     right = float((made == test_group).mean())
-    half = 1.96 * (right * (1 - right) / len(test_group)) ** 0.5
+    low, high = wilson(right, len(test_group))
     auc = roc_auc_score(test_group, p[:, 1]) if p.shape[1] == 2 else roc_auc_score(test_group, p, multi_class="ovr", labels=model.classes_)
-    return {"accuracy": right, "low": right - half, "high": right + half, "balanced": float(balanced_accuracy_score(test_group, made)), "auc": float(auc)}
+    return {"accuracy": right, "low": low, "high": high, "balanced": float(balanced_accuracy_score(test_group, made)), "auc": float(auc)}
 
 
 def group_awareness(

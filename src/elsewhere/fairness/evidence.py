@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from elsewhere.data import Array, Examples
+from elsewhere.fairness.audit import observed
 from elsewhere.fairness.awareness import group_awareness
 from elsewhere.fairness.baselines import logits_of
 from elsewhere.fairness.rates import ddp
-from elsewhere.fairness.treatment import Scores, measures, same_as_two_heads, scores_of
+from elsewhere.fairness.scores import Scores, scores_of
+from elsewhere.fairness.treatment import same_as_two_heads
 from elsewhere.run import Run
 
 if TYPE_CHECKING:
@@ -105,7 +107,7 @@ def band_against_flip(result: Result) -> Array:
     """Return how far the band of the regularised network lies from its counterfactual flip."""
 
     def apart(models: dict[str, Any], validation: Examples, home: Examples) -> float:
-        table = measures(*_scores(models, validation, home))
-        return abs(float(table["share"].iloc[0]) - _flip(models[FAIR], home))
+        band = observed(*_scores(models, validation, home)).who[0]
+        return abs(float(band.mean()) - _flip(models[FAIR], home))
 
     return _each_seed(result, apart)

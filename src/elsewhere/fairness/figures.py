@@ -80,22 +80,47 @@ def awareness_against_difference(table: pd.DataFrame, majority: float) -> go.Fig
     return figure
 
 
-def decision_map(f: Array, g: Array, accepted: Array, thresholds: tuple[float, float], names: tuple[str, str], learner: str) -> go.Figure:
-    """Draw label score against group score, coloured by a model's decision, with the two thresholds of the predicted groups and the band between them."""
+def decision_map(
+    f: Array,
+    g: Array,
+    accepted: Array,
+    thresholds: tuple[float, float] | None,
+    names: tuple[str, str],
+    learner: str,
+) -> go.Figure:
+    """Draw label score against group score, coloured by a model's decision.
+
+    With thresholds of the two predicted groups also these and the band between them; None where
+    nothing is said of them.
+    """
     import plotly.graph_objects as go
 
     shown = np.sort(np.random.default_rng(0).permutation(len(f))[:MOST_POINTS])
     figure = go.Figure()
     reach = [float(g[shown].min()) - 0.2, float(g[shown].max()) + 0.2]
-    low, high = sorted(thresholds)
-    figure.add_shape(type="rect", x0=low, x1=high, y0=reach[0], y1=reach[1], fillcolor="rgba(232,89,12,0.15)", line={"width": 0}, layer="below")
     for value, word, colour in ((True, "accepted", PALETTE[2]), (False, "rejected", PALETTE[0])):
         mine = shown[accepted[shown] == value]
         figure.add_scatter(x=f[mine].tolist(), y=g[mine].tolist(), mode="markers", name=f"{word} by {plain(learner)}", marker={"size": 5, "color": colour, "opacity": 0.55}, hoverinfo="skip")
-    for k, (t, y) in enumerate(zip(thresholds, ([reach[0], 0.0], [0.0, reach[1]]), strict=True)):
-        figure.add_scatter(x=[t, t], y=y, mode="lines", name=f"threshold if predicted {plain(names[k])}", line={"color": PALETTE[1 + 2 * k], "width": 3})
+    if thresholds is not None:
+        _band(figure, thresholds, reach, names)
     figure.add_hline(y=0, line={"color": "#ced4da"})
     figure.update_xaxes(title="label score f of the two-headed network")
     figure.update_yaxes(title=f"group score g (above 0: predicted {plain(names[1])})", range=reach)
     figure.update_layout(height=460, margin={"t": 30}, legend={"orientation": "h", "y": 1.14})
     return figure
+
+
+def _band(
+    figure: go.Figure,
+    thresholds: tuple[float, float],
+    reach: list[float],
+    names: tuple[str, str],
+) -> None:
+    """Draw both thresholds and shade the band between them."""
+    low, high = sorted(thresholds)
+    shade = {"fillcolor": "rgba(232,89,12,0.15)", "line": {"width": 0}, "layer": "below"}
+    figure.add_shape(type="rect", x0=low, x1=high, y0=reach[0], y1=reach[1], **shade)
+    for k, y in enumerate(([reach[0], 0.0], [0.0, reach[1]])):
+        line = {"color": PALETTE[1 + 2 * k], "width": 3}
+        x, told = [thresholds[k]] * 2, f"threshold if predicted {plain(names[k])}"
+        figure.add_scatter(x=x, y=y, mode="lines", name=told, line=line)

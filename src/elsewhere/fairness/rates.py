@@ -151,3 +151,15 @@ def sampling_error(accepted: Array, codes: Array) -> float:
         return float("nan")
     r = float(accepted.mean())
     return float(np.sqrt(r * (1 - r) * (1 / n0 + 1 / n1)))
+
+
+def wilson(share: float, n: float, z: float = 1.96) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a share of n (1927); it has a width at 0 and 1.
+
+    Examples:
+        >>> [round(v, 3) for v in wilson(0.0, 100)]
+        [0.0, 0.037]
+    """
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
+    return max(0.0, middle - half), min(1.0, middle + half)

@@ -26,7 +26,7 @@ from elsewhere.prediction import ClassPrediction
 from elsewhere.run import Run
 from elsewhere.task import Source
 
-BLIND = 0.55  # area under the curve of the group head; below it merging cannot help
+BEYOND_CHANCE = 1.645  # standard errors; in 95 % of random groups the area lies below
 
 
 @dataclass
@@ -103,7 +103,7 @@ class TwoHeads(GroupNetwork):
         self.group_auc_ = self._group_auc(made, codes)
         told = made[:, 1:] if self.group_loss == "raw" else base_score(made[:, 1:], "probability")
         self.near_binary_ = float(((np.abs(told) < 0.1) | (np.abs(told - 1) < 0.1)).mean())  # near 1: merging is thresholds by predicted group
-        if self.group_auc_ < BLIND:
+        if self.group_auc_ < chance_area(codes):
             warnings.warn(f"the group cannot be told from the inputs (area under the curve {self.group_auc_:.2f}): merging cannot help", UserWarning, stacklevel=2)
         if self.slack is not None:
             found = self.merge(held, self.slack, run)
@@ -200,6 +200,22 @@ class TwoHeads(GroupNetwork):
             return as_prediction(made[:, 0])
         t = self.directions(made)[0].reshape(len(made), -1)
         return merged_prediction(base_score(made[:, 0], self.space) + t @ np.array(self.merge_[:-1]) + self.merge_[-1], self.space)
+
+
+def chance_area(codes: Array) -> float:
+    """Return the 95 % point of the area under the curve of a head that knows nothing of the group.
+
+    ½ + 1.645 √((n₀ + n₁ + 1) / (12 n₀ n₁)) (Mann & Whitney 1947); -∞ without two groups.
+
+    Examples:
+        >>> round(chance_area(np.repeat([0, 1], 50)), 3)
+        0.595
+    """
+    n1 = int((codes == 1).sum())
+    n0 = int((codes == 0).sum())
+    if not n0 or not n1:
+        return -np.inf
+    return float(0.5 + BEYOND_CHANCE * ((n0 + n1 + 1) / (12 * n0 * n1)) ** 0.5)
 
 
 @dataclass

@@ -14,11 +14,13 @@ from elsewhere.data import Examples, optional_column
 from elsewhere.errors import UserError, did_you_mean
 from elsewhere.explainer import Explainer, Figure, Finding
 from elsewhere.fairness import figures
+from elsewhere.fairness.audit import Audit, audit
 from elsewhere.fairness.awareness import group_awareness
 from elsewhere.fairness.baselines import logits_of
 from elsewhere.fairness.rates import binary_labels, ddp, groups_of, p_ratio, sampling_error
 from elsewhere.fairness.regularised import ParityRegularised
-from elsewhere.fairness.treatment import LIMITS, depends_on_group, measures, same_as_two_heads, scores_of, with_own_probe
+from elsewhere.fairness.scores import scores_of, with_own_probe
+from elsewhere.fairness.treatment import LIMITS, flips, in_words, named, same_as_two_heads, tested
 from elsewhere.fairness.two_heads import TwoHeads
 from elsewhere.learner import as_examples, offers
 from elsewhere.run import Run
@@ -74,7 +76,7 @@ class TwoHeadsMap(Explainer):
         told = [who_pays(result, "accuracy", n)[1] for n in list(models)[:1] if tables]
         validation, judged = _halves(task, home)
         curve = self._frontiers(task, models, reference, validation, judged, tables, drawn)
-        told += self._audit(models, reference, unconstrained, validation, judged, names, tables, drawn)
+        told += self._audit(models, reference, unconstrained, (validation, judged), tables, drawn)
         self._awareness(models, validation, judged, tables, drawn)
         others = [n for n, m in models.items() if not isinstance(m, TwoHeads)]
         told.append(_compare(tables["Every learner, at home and elsewhere"], curve, others))
@@ -162,45 +164,36 @@ class TwoHeadsMap(Explainer):
         return first
 
     def _audit(
-        self, models: dict[str, Any], reference: TwoHeads, unconstrained: Any, validation: Examples, judged: Examples, names: Any, tables: dict[str, Any], drawn: dict[str, Figure]
+        self,
+        models: dict[str, Any],
+        reference: TwoHeads,
+        unconstrained: Any,
+        parts: tuple[Examples, Examples],
+        tables: dict[str, pd.DataFrame],
+        drawn: dict[str, Figure],
     ) -> list[str]:
-        """Measure the treatment of each learner that is not two-headed itself."""
-        run, pairs = Run(progress=False), judged.counterfactual() if hasattr(judged, "counterfactual") else None
-        rows: list[pd.DataFrame] = []
-        same: list[pd.DataFrame] = []
-        tests: list[dict[str, Any]] = []
-        said: list[str] = []
+        """Audit each learner that is not the reference; return sentences, at most two."""
+        run, names = Run(progress=False), (reference.groups_[0], reference.groups_[1])
+        rows: dict[str, list[pd.DataFrame]] = {"measures": [], "same": [], "tests": []}
+        found: dict[str, tuple[Audit, str]] = {}
         for name, model in models.items():
             if model is reference:
                 continue
-            fit, test = (scores_of(model, reference, d, run, unconstrained) for d in (validation, judged))
-            fit, test = with_own_probe(model, fit, test, (validation, judged), run)
-            flipped = None if pairs is None else (logits_of(model.predict(pairs.unlabelled(), run)) > 0) != (test.r > 0)
-            table = measures(fit, test, flipped)
-            rows.append(table.rename(columns={f"of group {k}": f"of {names[k]}" for k in (0, 1)}).assign(learner=name))
-            same.append(same_as_two_heads(fit, test).assign(learner=name))
-            ratio, freedom, p = depends_on_group(test)
-            tests.append(
-                {
-                    "learner": name,
-                    "likelihood ratio": ratio,
-                    "degrees of freedom": freedom,
-                    "p": p,
-                    "price of the group (b / a)": table.attrs["price"],
-                    "ddp": ddp(test.r > 0, test.s),
-                    "ddp of f": ddp(test.f > 0, test.s),
-                }
-            )
-            low, high = table.attrs["thresholds"]
-            drawn[f"{name}: decisions by label score and group score"] = figures.decision_map(test.f, test.g, test.r > 0, (low, high), names, name)
-            said.append(_treated(name, table, p, names, (low, high), same[-1]))
-        if rows:
-            for title, parts in (("Decisions that depend on the group", rows), ("Is it two heads?", same)):
-                frame = pd.concat(parts, ignore_index=True)
-                tables[title] = frame[["learner", *(c for c in frame if c != "learner")]]
-            tables["Does the decision depend on the predicted group, given the score?"] = pd.DataFrame(tests)
-        order = np.argsort([-float(t["share"].iloc[0]) for t in rows], kind="stable")
-        return [said[k] for k in order[:2]]
+            fit, test = (scores_of(model, reference, d, run, unconstrained) for d in parts)
+            fit, test = with_own_probe(model, fit, test, parts, run)
+            made = audit(fit, test, names, flips(model, parts[1], test, run))
+            same = same_as_two_heads(fit, test)
+            rows["measures"].append(named(made.table, names).assign(learner=name))
+            rows["same"].append(same.assign(learner=name))
+            rows["tests"].append(pd.DataFrame([tested(made, test)]).assign(learner=name))
+            drawn[f"{name}: decisions by label score and group score"] = _map(made, names, name)
+            found[name] = made, in_words(name, made, same)
+        titles = {"measures": "Decisions that depend on the group", "same": "Is it two heads?"}
+        titles["tests"] = "Does the decision depend on the predicted group?"
+        for key, title in titles.items() if found else ():
+            frame = pd.concat(rows[key], ignore_index=True)
+            tables[title] = frame[["learner", *(c for c in frame if c != "learner")]]
+        return _verdicts(found)
 
     def _awareness(self, models: dict[str, Any], validation: Examples, judged: Examples, tables: dict[str, Any], drawn: dict[str, Figure]) -> None:
         fit, test = (d.take(np.sort(np.random.default_rng(0).permutation(len(d))[:MOST_PROBED])) for d in (validation, judged))
@@ -253,15 +246,25 @@ def _halves(task: Task[Any], home: Examples) -> tuple[Examples, Examples]:
     return home.take(order[: len(order) // 2]), home.take(order[len(order) // 2 :])
 
 
-def _treated(name: str, table: pd.DataFrame, p: float, names: Any, thresholds: tuple[float, float], same: pd.DataFrame) -> str:
-    shown, truth = table.iloc[0], table[table["measure"] == "counterfactual flip"]
-    gains = names[1] if thresholds[1] < thresholds[0] else names[0]
-    told = f"{name} decides by predicted group for {shown['share']:.1%} [{shown['share low']:.1%}, {shown['share high']:.1%}] of people, in favour of {gains}"
-    told = told if p < 0.05 else f"{name} shows no dependence on the predicted group at equal scores (p = {p:.2f})"
-    if len(truth):
-        told += f"; drawn again with the other group's cue, {truth.iloc[0]['share']:.1%} of its decisions change"
-    f, both = same["agreement"].iloc[0], same["agreement"].iloc[1]
-    return f"{told}; two heads reproduce {both:.1%} of its decisions, the label head alone {f:.1%}."
+def _map(found: Audit, names: tuple[str, str], learner: str) -> Figure:
+    """Draw the decisions, with thresholds and band only where the verdict rests on them."""
+    shown = found.thresholds if found.verdict == "decides by group" else None
+    x = found.scores
+    return figures.decision_map(x.f, x.g, x.r > 0, shown, names, learner)
+
+
+def _verdicts(found: dict[str, tuple[Audit, str]]) -> list[str]:
+    """Return two sentences, learners that decide by group first; one if one reason is all's."""
+    made = [a for a, _ in found.values()]
+    if len(made) > 1 and {a.verdict for a in made} == {"cannot tell"}:
+        reasons = {a.why for a in made}
+        if len(reasons) == 1:
+            return [f"Whether any learner decides by group: cannot tell, {reasons.pop()}."]
+    decides = [a.verdict == "decides by group" for a in made]
+    beyond = [float(a.table["beyond"].iloc[0]) for a in made]
+    order = np.lexsort((-np.array(beyond), ~np.array(decides, bool)))
+    told = [f"{words[0].upper()}{words[1:]}" for _, words in found.values()]
+    return [told[k] for k in order[:2]]
 
 
 def _compare(points: pd.DataFrame, curve: pd.DataFrame, others: list[str]) -> str:
