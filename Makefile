@@ -4,20 +4,23 @@ PYTHON ?= python3
 export ELSEWHERE_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/data),)
 ROOM ?=
 
-.PHONY: demo test check evidence bench docs clean
+.PHONY: demo test test-long check evidence bench docs clean
 
 demo: .venv/ready
 	$(PY) examples/demo.py
 
 test: .venv/ready
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest -m "not long" -n 2 --dist loadfile
+
+test-long: .venv/ready
+	$(PY) -m pytest -m long -n 2 --dist loadfile
 
 check: .venv/ready
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	.venv/bin/lint-imports
-	$(PY) -m pytest -m "not slow and not browser" -n 2 --dist loadfile
+	$(PY) -m pytest -m "not slow and not browser and not long" -n 2 --dist loadfile
 
 evidence: .venv/ready
 	$(PY) benchmarks/evidence.py

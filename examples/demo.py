@@ -33,8 +33,7 @@ def tell(result: ew.Result) -> ew.Finding:
     """Print the summary, the table and what the decomposition says."""
     for sentence in (*result.notes(), *result.summary()):
         print(f"- {sentence}")
-    table = result.cells().pivot_table(index="learner", columns="domain", values="value", sort=False)
-    print(f"\n{result.headline}\n{table.round(2).to_string()}\n")
+    print(f"\n{result.headline}\n{result.as_text()}\n")
     finding = result.explain("shift-decomposition")
     print(finding.sentence)
     return finding
