@@ -529,3 +529,31 @@ def test_the_explainer_says_why_it_does_not_apply(tmp_path: Path) -> None:
         result.explain("shift-decomposition")
     with pytest.raises(ew.UserError, match="classifier must be logistic or boosting|cannot be 'forest'"):
         ew.assay("toy/quick", learners=["toy-quick"], seeds=1, out=tmp_path / "s").explain("shift-decomposition", classifier="forest")
+
+
+def fabricated(gap: float, half: float, compared: int = 1) -> Decomposition:
+    """A decomposition of a gap that is all changed relation, with intervals of one half width."""
+    levels = np.array([0.1, 0.1, 0.1 + gap, 0.1 + gap])
+    middle = np.array([gap, 0.0, gap, 0.0])
+    return Decomposition(levels, middle - half, middle + half, 0.9, 0.9, 0.6, (500.0, 500.0), "", {}, True, compared=compared)
+
+
+def test_a_gap_counts_only_beyond_the_noise_of_all_domains_looked_at() -> None:
+    alone, among = fabricated(0.2, 0.15), fabricated(0.2, 0.15, compared=49)
+    assert alone.verdict() == "relation changed"
+    assert among.verdict() == "no gap worth explaining"
+    assert fabricated(0.4, 0.15, compared=49).verdict() == "relation changed"
+    told = sentence(SimpleNamespace(domain="Ulm", many_tasks=False), among, 0.01)
+    assert "no gap is shown beyond doubt among 49 domains" in told
+
+
+def test_many_domains_of_which_the_same_is_said_share_a_sentence() -> None:
+    pairs = [SimpleNamespace(domain=f"s{k}", many_tasks=False) for k in range(9)]
+    found = [(p, fabricated(0.05 + 0.01 * k, 0.2, 50), "") for k, p in enumerate(pairs[:5])]
+    found += [(p, fabricated(0.5, 0.1, 50), "") for p in pairs[5:]]
+    quiet, changed = sentences(found, 0.01)
+    assert quiet.startswith("In s0, s1, s2, s3 and s4 no gap is shown beyond doubt among 50 domains")
+    assert "differences +0.050 to +0.090" in quiet
+    assert changed.startswith("In s5 (+0.50 [0.40, 0.60] of +0.50), s6 (")
+    assert changed.count("new labels or new columns are needed") == 1
+    assert len(sentences(found[:3], 0.01)) == 3

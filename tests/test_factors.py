@@ -474,7 +474,7 @@ def test_the_factor_map_finds_planted_failures(tmp_path: Path) -> None:
     result = ew.assay(task, learners=[ew.named("clamped", Clamped())], seeds=2, out=tmp_path / "r")
     finding = result.explain("factors")
     assert "Under extrapolation" in finding.sentence
-    assert "x suffers most" in finding.sentence
+    assert "x loses most" in finding.sentence
     modular = finding.tables["One factor new: that factor and the others"].set_index("new")
     assert modular.loc["x", "new factor"] == pytest.approx(1 - (1 + 4) / 2 / ((64 - 1) / 12))
     assert modular.loc["x", "other factors"] > 0.99

@@ -59,6 +59,8 @@ def _domain(result: Result, row: Any, metric: str, several: set[str], looked_at:
 def _at_home(result: Result, learner: str, metric: str) -> list[str]:
     """Say where a learner is not even shown to be better than a constant at home."""
     cells = result.cells(metric)
+    if _is_constant(result, learner):
+        return []
     home = cells[(cells.learner == learner) & (cells.role == "home")]
     said = {_against_constant(result, row, metric) for _, row in home.iterrows()}
     if not len(home) or "" in said:
@@ -70,6 +72,8 @@ def _at_home(result: Result, learner: str, metric: str) -> list[str]:
 def _against_constant(result: Result, row: Any, metric: str) -> str:
     """Say where a learner is not shown to be better than always guessing the same."""
     name, guess = _constant_of(result, metric)
+    if _is_constant(result, row.learner):
+        return ""
     here = {"domain": row.domain, "task": row.task}
     bar = _at(result.cells(name), here).value.mean() if name else float("nan")
     mine = _at(result.cells(metric), {**here, "learner": row.learner}).iloc[0]
@@ -84,6 +88,11 @@ def _against_constant(result: Result, row: Any, metric: str) -> str:
     if pd.isna(worst) or worst > sign * bar:
         return ""
     return f"; it is not shown to be better than {guess} ({bar:.2f})"
+
+
+def _is_constant(result: Result, learner: str) -> bool:
+    trials = result.trials()
+    return bool((trials.learner_name[trials.learner == learner] == "prior").all())
 
 
 def _constant_of(result: Result, metric: str) -> tuple[str, str]:

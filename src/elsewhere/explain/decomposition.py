@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.special import expit
+from scipy.stats import norm
 
 from elsewhere.data import Array, listed
 from elsewhere.encoding import is_category
@@ -61,6 +62,8 @@ class Decomposition:
             the domains overlap without them.
         auc_without: the AUC without those columns, NaN if there are none.
         log_ratio: [n] out-of-fold log q/p of the cases at home, then of those elsewhere.
+        compared: domains that were looked at: a gap is shown only if its interval, widened for as
+            many (Bonferroni), excludes 0.
     """
 
     levels: Array
@@ -79,6 +82,7 @@ class Decomposition:
     drop: tuple[str, ...] = ()
     auc_without: float = float("nan")
     log_ratio: Array = field(default_factory=lambda: np.empty(0), repr=False)
+    compared: int = 1
 
     @property
     def gap(self) -> float:
@@ -89,9 +93,17 @@ class Decomposition:
         """[3] harder cases, relation changed, cases unseen at home; they sum to the gap."""
         return np.asarray(np.diff(self.levels))
 
+    @property
+    def shows_gap(self) -> bool:
+        """Whether the gap is beyond doubt among all domains that were looked at."""
+        wider = float(norm.ppf(1 - 0.025 / self.compared) / norm.ppf(0.975))
+        low = self.gap - wider * (self.gap - float(self.low[0]))
+        high = self.gap + wider * (float(self.high[0]) - self.gap)
+        return not low <= 0 <= high
+
     def verdict(self, least: float = 0.01) -> str:
         """Return the answer in a few words: cannot tell, no gap worth explaining, or the term that explains most."""
-        if (self.low[0] <= 0 <= self.high[0]) or abs(self.gap) < least:
+        if not self.shows_gap or abs(self.gap) < least:
             return "no gap worth explaining" if not self.refused else "cannot tell"
         if self.refused:
             return "cannot tell"

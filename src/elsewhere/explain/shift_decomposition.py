@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -70,7 +70,7 @@ class ShiftDecomposition(Explainer):
         learners, said = _learners(result)
         table, regions, done = [], [], []
         for pair in _pairs(result, self._loss_name(result), learners):
-            found = self._decompose(pair)
+            found = [replace(d, compared=pair.compared) for d in self._decompose(pair)]
             done.append((pair, found))
             table += [_row(pair, name, d, self.least) for name, d in zip(pair.learners, found, strict=True)]
             regions += self._regions(pair, found, learners[0])
@@ -158,6 +158,7 @@ class _Pair:
     away_unit: Array | None
     what: str
     many_tasks: bool
+    compared: int = 1  # domains elsewhere of all tasks, of which the worst are explained
 
     @property
     def units(self) -> Array | None:
@@ -202,7 +203,8 @@ def _pairs(result: Result, loss: str, learners: list[str]) -> list[_Pair]:
     repeated = order.index.get_level_values("domain").value_counts()
     for task, domain in [k for k in order.index if k in wanted]:
         mine = trials[trials.task == task]
-        pairs.append(_pair(result, str(task), str(domain), mine, each, loss, direction, [n for n in learners if n in set(mine.learner)], repeated[domain] > 1))
+        found = _pair(result, str(task), str(domain), mine, each, loss, direction, [n for n in learners if n in set(mine.learner)], repeated[domain] > 1)
+        pairs.append(replace(found, compared=len(order)))
     return pairs
 
 
@@ -302,6 +304,7 @@ def _row(pair: _Pair, learner: str, d: Decomposition, least: float) -> dict[str,
 NEVER_SEEN = """\
 These are cases never seen at home: reweighting cannot help, measuring there can (or decompose on \
 other columns with --features or --exclude)."""
+ALIKE = "cases that look like those at home"
 ADVICE = {
     "harder cases": """\
 comes from more of the hard cases that home has too: train more on them, or reweight.""",
@@ -313,26 +316,66 @@ these columns does not help.""",
 
 
 def sentences(found: Sequence[tuple[Any, Decomposition, str]], least: float, most: int = 3) -> list[str]:
-    """Return one sentence per pair; more than ``most`` refused with the same advice share one."""
-    alike: dict[str, list[Any]] = {}
+    """Return one sentence per pair; more than ``most`` of which the same is to be said share one."""
+    alike: dict[tuple[str, str], list[tuple[Any, Decomposition]]] = {}
     for pair, d, chosen in found:
-        if d.verdict(least) == "cannot tell" and d.auc >= APART_AUC and not chosen:
-            alike.setdefault(_lesson(d), []).append(pair)
-    together = {lesson: pairs for lesson, pairs in alike.items() if len(pairs) > most}
-    shared = {id(pair) for pairs in together.values() for pair in pairs}
-    alone = [sentence(p, d, least, chosen) for p, d, chosen in found if id(p) not in shared]
-    return [*(_together(pairs, lesson) for lesson, pairs in together.items()), *alone]
+        alike.setdefault(_same(d, least, chosen), []).append((pair, d))
+    told = []
+    for pair, d, chosen in found:
+        key = _same(d, least, chosen)
+        if not key[0] or len(alike[key]) <= most:
+            told.append(sentence(pair, d, least, chosen))
+        elif pair is alike[key][0][0]:
+            told.append(_TOGETHER[key[0]](alike[key], key[1]))
+    return told
 
 
-def _together(pairs: Sequence[Any], lesson: str) -> str:
-    names = [p.domain + (f" ({p.task})" if p.many_tasks else "") for p in pairs]
+def _same(d: Decomposition, least: float, chosen: str) -> tuple[str, str]:
+    """Return what pairs must have in common to share a sentence: what is found, and what to do about it."""
+    answer = d.verdict(least)
+    if answer == "cannot tell" and d.auc >= APART_AUC and not chosen:
+        return "apart", _lesson(d)
+    if answer == "no gap worth explaining" and not d.shows_gap:
+        return "no gap", ""
+    if answer in TERMS:
+        return "term", ADVICE[answer].format(alike=chosen or ALIKE) + _advice(d, chosen)
+    return "", ""
+
+
+def _apart_together(pairs: Sequence[tuple[Any, Decomposition]], lesson: str) -> str:
     told = "the reason cannot be told: the features tell them apart from home (AUC at least 0.98)"
-    return f"In {', '.join(names[:-1])} and {names[-1]} {told}. {lesson}"
+    return f"In {_listed([_name(p) for p, _ in pairs])} {told}. {lesson}"
+
+
+def _no_gap_together(pairs: Sequence[tuple[Any, Decomposition]], _: str) -> str:
+    gaps = sorted(d.gap for _, d in pairs)
+    names, ends = _listed([_name(p) for p, _ in pairs]), f"{gaps[0]:+.3f} to {gaps[-1]:+.3f}"
+    among = pairs[0][1].compared
+    return f"In {names} no gap is shown beyond doubt among {among} domains, so there is none to explain (differences {ends})."
+
+
+def _term_together(pairs: Sequence[tuple[Any, Decomposition]], advice: str) -> str:
+    def part(pair: Any, d: Decomposition) -> str:
+        k = TERMS.index(d.verdict(0.0))
+        return f"{_name(pair)} ({_with_interval(d, k, '+.2f')} of {d.gap:+.2f})"
+
+    return f"In {_listed([part(p, d) for p, d in pairs])} what changed {advice}"
+
+
+_TOGETHER = {"apart": _apart_together, "no gap": _no_gap_together, "term": _term_together}
+
+
+def _name(pair: Any) -> str:
+    return pair.domain + (f" ({pair.task})" if pair.many_tasks else "")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def sentence(pair: Any, d: Decomposition, least: float, chosen: str = "") -> str:
     """Return one sentence that a manager can read."""
-    where = f"In {pair.domain}" + (f" ({pair.task})" if pair.many_tasks else "")
+    where = f"In {_name(pair)}"
     answer = d.verdict(least)
     change = f"loss {d.levels[0]:.2f} → {d.levels[3]:.2f}"
     if answer == "cannot tell":
@@ -345,7 +388,7 @@ def sentence(pair: Any, d: Decomposition, least: float, chosen: str = "") -> str
         return f"{where} ({change}) no single reason is beyond doubt: {told}.{_advice(d, chosen)}"
     k = TERMS.index(answer)
     move, sign = ("rise", 1) if d.gap > 0 else ("fall", -1)
-    advice = ADVICE[answer].format(alike=chosen or "cases that look like those at home")
+    advice = ADVICE[answer].format(alike=chosen or ALIKE)
     part = f"{_with_interval(d, k, '.2f', sign)} of the {move} of {abs(d.gap):.2f} ({change})"
     return f"{where} {part} {advice}{_others(d, k)}{_advice(d, chosen)}"
 
@@ -357,6 +400,8 @@ def _no_gap(d: Decomposition, change: str, least: float) -> str:
         return f"there is no gap worth explaining {told}."
     if d.low[0] <= 0 <= d.high[0]:
         return f"no gap is shown, so there is none to explain {told}."
+    if not d.shows_gap:
+        return f"no gap is shown beyond doubt among {d.compared} domains, so there is none to explain {told}."
     return f"the gap is too small to explain, below {least:g} {told}."
 
 

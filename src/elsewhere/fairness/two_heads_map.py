@@ -81,12 +81,17 @@ class TwoHeadsMap(Explainer):
         others = [n for n, m in models.items() if not isinstance(m, TwoHeads)]
         told.append(_compare(tables["Every learner, at home and elsewhere"], curve, others))
         error = sampling_error(np.concatenate([[1.0, 0.0]] * (len(judged) // 2 + 1))[: len(judged)], reference.codes(judged))
+        said += _which_task(done, first)
         limits = " ".join([LIMITS, SAYS.format(FEWEST, 1.96 * error), *said, *self._direct(judged)])
         return Finding(" ".join(t for t in told if t), tables, drawn, limits)
 
     def _direct(self, data: Examples) -> list[str]:
-        inside = hasattr(data.inputs, "iloc") and self.group in data.inputs.columns
-        return [f"{self.group} is itself a feature here: treatment is direct."] if inside else []
+        """Say which feature is the group itself: by its values where the role is asked for, not by its name."""
+        if not hasattr(data.inputs, "iloc"):
+            return []
+        groups = groups_of(data, self.group)
+        same = [str(c) for c in data.inputs if (data.inputs[c].astype(str).to_numpy() == groups).all()]
+        return [f"{same[0]} is itself a feature here: treatment is direct."] if same else []
 
     def _models(self, result: Result, first: pd.DataFrame, task: Task[Any]) -> tuple[dict[str, Any], TwoHeads, Any, list[str]]:
         """Return the audited learners by label, a two-headed reference and an unconstrained model, fitted where the result has none."""
@@ -221,6 +226,13 @@ def _fairest_first(result: Result, first: pd.DataFrame) -> list[str]:
     options = {str(row.learner): result.trial(str(row.trial)).learner for row in first.itertuples()}
     free = [n for n in names if kinds[n] not in (*FAIR, "prior") or not getattr(options[n], "penalty", 1.0)]
     return [*free[-1:], *(n for n in names if n not in free[-1:])]
+
+
+def _which_task(done: pd.DataFrame, first: pd.DataFrame) -> list[str]:
+    """Say which of several tasks is audited."""
+    tasks = done.task.nunique()
+    name, seed = first.task.iloc[0], first.seed.iloc[0]
+    return [f"Of {tasks} tasks, {name} is audited, on seed {seed}."] if tasks > 1 else []
 
 
 def _home(task: Task[Any], group: str) -> Examples:

@@ -274,14 +274,22 @@ def _chosen(given: str | None, known: list[str], what: str) -> str:
     return given if given is not None else known[0]
 
 
+def _most_lost(loss: pd.Series[float], at_home: dict[Any, float], there: dict[Any, float]) -> str:
+    """Name the factor that loses most, where what it loses shows in two places."""
+    worst = str(loss.index[0])
+    before, after = f"{at_home[worst]:.2f}", f"{there[worst]:.2f}"
+    if before == after or not loss.iloc[0] > 0:
+        return "no factor loses."
+    return f"{worst} loses most ({before} → {after})."
+
+
 def _sentence(scores: pd.DataFrame, learner: str, kind: str, modular: pd.DataFrame, pulled: pd.DataFrame) -> str:
     mine = scores[(scores.learner == learner) & (scores.split == kind) & (scores.measure == "r2") & ~scores.factor.isin(["ordered"])]
     value = mine[mine.domain.isin(["home", "all"])].groupby(["factor", "domain"]).value.mean().unstack()
     loss = (value["home"] - value["all"]).drop("", errors="ignore").sort_values(ascending=False)
     at_home, there = value["home"].to_dict(), value["all"].to_dict()
     said = f"Under {kind}, {learner} reads the factors with R² {at_home['']:.2f} at home and {there['']:.2f} on the test part; "
-    worst = str(loss.index[0])
-    said += f"{worst} suffers most ({at_home[worst]:.2f} → {there[worst]:.2f})."
+    said += _most_lost(loss, at_home, there)
     if len(modular) and len(m := modular[(modular.learner == learner) & (modular.split == kind)]):
         own, rest = [(m[f"{w} at home"].mean(), m[w].mean()) for w in ("new factor", "other factors")]
         said += f" Where one factor alone is new, it falls from R² {own[0]:.2f} to {own[1]:.2f} and the others from {rest[0]:.2f} to {rest[1]:.2f}."
