@@ -274,7 +274,7 @@ def _chosen(given: str | None, known: list[str], what: str) -> str:
     return given if given is not None else known[0]
 
 
-def _most_lost(loss: pd.Series[float], at_home: dict[Any, float], there: dict[Any, float]) -> str:
+def _most_lost(loss: pd.Series[float], at_home: dict[str, float], there: dict[str, float]) -> str:
     """Name the factor that loses most, where what it loses shows in two places."""
     worst = str(loss.index[0])
     before, after = f"{at_home[worst]:.2f}", f"{there[worst]:.2f}"
