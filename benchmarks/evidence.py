@@ -48,7 +48,7 @@ def lines() -> None:
     """Print how often the slope's interval holds the true one, with and without resampled test units."""
     rng = np.random.default_rng(0)
     alone = both = 0
-    for k in range(100):
+    for _ in range(100):
         mean = np.r_[1.5, np.zeros(19)]
         w = rng.normal(size=(40, 20))
         w[:, 0] += rng.uniform(0, 8, 40)
@@ -60,7 +60,7 @@ def lines() -> None:
         home, away = (r.mean(1) for r in right)
         drawn = (analysis.resampled_means(right[0], None, 300, rng), analysis.resampled_means(right[1], None, 300, rng))
         for resampled in (None, drawn):
-            line = analysis.fit_line(home, away, 2000, 2000, seed=k, resampled=resampled)
+            line = analysis.fit_line(home, away, 2000, 2000, resampled=resampled)
             hit = line is not None and line.slope_low <= 0.7 / 1.3 <= line.slope_high
             alone, both = alone + (hit and resampled is None), both + (hit and resampled is not None)
     print(f"slope of the linear-Gaussian line within its interval, of 100 studies: trials resampled {alone}, trials and test units {both}")

@@ -38,10 +38,10 @@ def test_the_line_of_the_linear_gaussian_world_is_recovered() -> None:
     """Slope 0.7 / 1.3 within its interval in at least 93 of 100 studies; intercept around 0."""
     rng = np.random.default_rng(0)
     hits, intercepts = 0, []
-    for k in range(100):
+    for _ in range(100):
         right = linear_gaussian_study(rng)
         resampled = tuple(analysis.resampled_means(r, None, 300, rng) for r in right)
-        line = analysis.fit_line(*(r.mean(1) for r in right), 2000, 2000, seed=k, resampled=resampled)
+        line = analysis.fit_line(*(r.mean(1) for r in right), 2000, 2000, resampled=resampled)
         assert line is not None
         hits += line.slope_low <= 0.7 / 1.3 <= line.slope_high
         intercepts.append(line.intercept)
@@ -198,3 +198,23 @@ def test_cells_average_tasks_within_a_seed_first() -> None:
     assert cell.value == pytest.approx(0.8)
     assert cell.high - cell.value == pytest.approx(norm.ppf(0.975) * 0.02 / 2**0.5)
     assert analysis.cells(scores_frame(rows), ["learner"], metric="accuracy").high.max() <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [8, 20, 40])
+@pytest.mark.parametrize("rho", [0.0, 0.8])
+def test_intervals_of_rank_correlations_and_slopes_hold_the_truth(n: int, rho: float) -> None:
+    """Normal trials: Spearman's ρ of the population is 6/π asin(r/2); the slope of probits is 0.7."""
+    rng = np.random.default_rng(n)
+    truth, hits = 6 / np.pi * np.arcsin(rho / 2), np.zeros(2)
+    for k in range(300):
+        x = rng.normal(size=n)
+        y = rho * x + (1 - rho**2) ** 0.5 * rng.normal(size=n)
+        _, low, high = analysis.rank_correlation(x, y, resamples=300, seed=k)
+        probits = 0.8 + 0.3 * x
+        there = norm.cdf(0.7 * probits + rng.normal(0, 0.15, n))
+        line = analysis.fit_line(norm.cdf(probits), there, 1e6, 1e6)
+        assert line is not None
+        hits += [low <= truth <= high, line.slope_low <= 0.7 <= line.slope_high]
+    assert (hits / 300 >= 0.89).all(), hits / 300
+    assert (hits / 300 <= 0.99).all(), hits / 300

@@ -73,7 +73,7 @@ def test_the_heat_map_shows_each_role_in_a_column_of_its_own(result: ew.Result) 
 
     (drawn,) = _heat_map(result)
     trace = drawn["figures"][0]["json"]["data"][0]
-    assert trace["x"] == ["home (leave_out=red)", "red", "home (leave_out=white)", "white"]
+    assert trace["x"] == ["home (leave_out=red)", "red", "home (leave_out=white)", "white"]  # in the order of the study
     shown = {f"{float(v):.3f}" for line in trace["z"] for v in line}
     assert shown == {f"{v:.3f}" for v in by_hand(result).values()}
 

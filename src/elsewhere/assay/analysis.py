@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.stats import binom, norm, rankdata
 
 from elsewhere.assay.constants import CONSTANT
-from elsewhere.assay.intervals import arms, over_seeds, wilson
+from elsewhere.assay.intervals import arms, over_seeds, quantile, wilson
 from elsewhere.data import Array
 
 ENOUGH = 8  # trials of a pair, for a line
@@ -150,16 +150,7 @@ def gaps(scores: pd.DataFrame, higher_is_better: bool, confidence: float = 0.95)
     Differences are taken within a seed; the errors over units of the two test sets are independent.
     """
     keys, level = ["task", "learner"], (1 + confidence) / 2
-    names = {"value": "home", "down": "home_down", "up": "home_up"}
-    home = seed_means(scores[scores.role == "home"], keys, level).rename(columns=names)
-    there = seed_means(scores[scores.role != "home"], [*keys, "domain", "role"], level)
-    joined = there.merge(home[[*keys, "seed", *names.values()]], on=[*keys, "seed"])
-    sign = 1.0 if higher_is_better else -1.0
-    longer = joined.home_down.fillna(0) + joined.up.fillna(0)
-    shorter = joined.home_up.fillna(0) + joined.down.fillna(0)
-    joined = joined.rename(columns={"value": "there"})
-    joined["value"] = sign * (joined.home - joined.there)
-    joined["down"], joined["up"] = (longer, shorter) if sign > 0 else (shorter, longer)
+    joined = _gaps_of_seeds(scores, higher_is_better, level)
     by = [*keys, "domain", "role"]
     table = _over_seeds(joined, by, level)
     means = joined.groupby(by, observed=True, sort=False)[["home", "there"]].mean().reset_index()
@@ -171,23 +162,77 @@ def gaps(scores: pd.DataFrame, higher_is_better: bool, confidence: float = 0.95)
     return table[[*by, "home", "value", "gap", "low", "high", "seeds"]]
 
 
+def _gaps_of_seeds(scores: pd.DataFrame, higher_is_better: bool, level: float) -> pd.DataFrame:
+    """Return one row a task, learner, domain and seed: home, there, how much worse (value), squared arms."""
+    keys = ["task", "learner"]
+    names = {"value": "home", "down": "home_down", "up": "home_up"}
+    home = seed_means(scores[scores.role == "home"], keys, level).rename(columns=names)
+    there = seed_means(scores[scores.role != "home"], [*keys, "domain", "role"], level)
+    joined = there.merge(home[[*keys, "seed", *names.values()]], on=[*keys, "seed"])
+    sign = 1.0 if higher_is_better else -1.0
+    longer = joined.home_down.fillna(0) + joined.up.fillna(0)
+    shorter = joined.home_up.fillna(0) + joined.down.fillna(0)
+    joined = joined.rename(columns={"value": "there"})
+    joined["value"] = sign * (joined.home - joined.there)
+    joined["down"], joined["up"] = (longer, shorter) if sign > 0 else (shorter, longer)
+    return joined
+
+
 def sure_gaps(scores: pd.DataFrame, higher_is_better: bool, confidence: float = 0.95) -> pd.DataFrame:
     """Return ``gaps`` of one learner with a column ``sure``: whether the difference is beyond doubt among all domains.
 
     Holm's steps (1979): with k differences still open, those whose interval at 1 - (1 - confidence) / k
     excludes 0 are sure; then k is smaller. If nothing differs, anything is called sure in at most
-    1 - confidence of studies.
+    1 - confidence of studies. What the seeds of all domains have in common (the luck at home) is one
+    quantity, however many domains are compared with it, and is not corrected for their number; what
+    is left of a domain's seeds has the spread of all domains together, or its own if that is more.
     """
     table = gaps(scores, higher_is_better, confidence)
-    judged = (away(table).index if len(table) else table.index).intersection(table.index[table.low.notna()])
+    judged = away(table).index.intersection(table.index[table.low.notna()])
     sure = pd.Series(False, table.index)
     while len(left := judged[~sure[judged]]):
-        narrow = gaps(scores, higher_is_better, 1 - (1 - confidence) / len(left))
-        found = left[((narrow.low > 0) | (narrow.high < 0))[left]]
+        beyond = _beyond(scores, table, higher_is_better, confidence, len(left))
+        found = left[beyond[left]]
         if not len(found):
             break
         sure[found] = True
     return table.assign(sure=sure)
+
+
+def _beyond(scores: pd.DataFrame, table: pd.DataFrame, higher_is_better: bool, confidence: float, open_: int) -> pd.Series[bool]:
+    """Return which gaps exclude 0 with a correction for ``open_`` of them."""
+    common, level = (1 + confidence) / 2, 1 - (1 - confidence) / 2 / open_
+    rows = _gaps_of_seeds(scores, higher_is_better, level)
+    keys = ["task", "learner", "domain", "role"]
+    by_seed = rows.set_index([*keys, "seed"]).value.unstack("seed")
+    places = pd.MultiIndex.from_frame(table[keys])
+    shared, own, freedom = _two_way(by_seed.reindex(places).to_numpy(float).T)
+    k = table.seeds.to_numpy(float)
+    seeds = np.hypot(over_seeds(shared, k, common), np.sqrt(own / k) * quantile(freedom, level))
+    arm = rows.groupby(keys, observed=True, sort=False)[["down", "up"]].mean().reindex(places)
+    units = np.where(table.gap > 0, np.sqrt(arm.down), np.sqrt(arm.up))
+    half = np.hypot(np.nan_to_num(seeds), np.nan_to_num(units))
+    return pd.Series((half > 0) & (np.abs(table.gap.to_numpy(float)) > half), table.index)
+
+
+def _two_way(values: Array) -> tuple[Array, Array, float]:
+    """Split the spread over seeds of values [seeds, places] in what all places share and what each has alone.
+
+    Returns:
+        The deviation of the seeds' means over places, the variance of each place beside them (that
+        of all places together, or its own if that is larger), and the degrees of freedom of the latter.
+    """
+    seeds, places = values.shape
+    if seeds < 2:
+        return np.zeros(places), np.zeros(places), float("inf")
+    if places < 2 or np.isnan(values).any():
+        return np.nanstd(values, axis=0, ddof=1), np.zeros(places), float("inf")
+    mean = values.mean(1)
+    rest = values - mean[:, None] - values.mean(0) + mean.mean()
+    own = np.square(rest).sum(0) / (seeds - 1) * places / (places - 1)
+    freedom = (seeds - 1) * (places - 1)
+    pooled = float(np.square(rest).sum() / freedom)
+    return np.full(places, mean.std(ddof=1)), np.maximum(own, pooled), float(freedom)
 
 
 def p_values(mean: Array, deviation: Array, seeds: Array, error: Array) -> Array:
@@ -314,17 +359,15 @@ class Line:
 Resampled = tuple[Array, Array]  # [resamples, trials] values at home and elsewhere on resampled test units
 
 
-def fit_line(home: Array, elsewhere: Array, n_home: float, n_elsewhere: float, probit: bool = True, resamples: int = 1000, seed: int = 0, resampled: Resampled | None = None) -> Line | None:
+def fit_line(home: Array, elsewhere: Array, n_home: float, n_elsewhere: float, probit: bool = True, resampled: Resampled | None = None) -> Line | None:
     """Fit Φ⁻¹(elsewhere) = intercept + slope Φ⁻¹(home) over trials; None for fewer than 8 or no spread.
 
     Args:
         home, elsewhere: [trials] values of one metric.
         n_home, n_elsewhere: test examples; accuracies are clipped to [½/n, 1 - ½/n].
         probit: plain axes if not set.
-        resamples: of trials, for the interval of the slope.
-        seed: of the resamples.
         resampled: the same trials on resampled test units. Trials are judged on one test set, so their errors go
-            together, which resampling trials alone cannot see: without this the interval is too narrow.
+            together, which the scatter of trials cannot show: without this the interval is too narrow.
     """
     x, y = (_axis(v, n, probit) for v, n in ((home, n_home), (elsewhere, n_elsewhere)))
     if len(x) < ENOUGH or np.ptp(x) == 0:
@@ -333,19 +376,28 @@ def fit_line(home: Array, elsewhere: Array, n_home: float, n_elsewhere: float, p
     rest = y - intercept[0] - slope[0] * x
     total = float(np.square(y - y.mean()).sum())
     r2 = 1 - float(np.square(rest).sum()) / total if total > 0 else 0.0
-    if len(x) > 200 and resampled is None:  # what the bootstrap over trials tends to, in closed form (HC0)
-        centred = x - x.mean()
-        half = 1.96 * float(np.sqrt((np.square(centred) * np.square(rest)).sum())) / float(np.square(centred).sum())
-        return Line(float(slope[0]), float(intercept[0]), r2, float(rest.std(ddof=2)), float(slope[0]) - half, float(slope[0]) + half, probit, len(x))
-    rows = np.random.default_rng(seed).integers(len(x), size=(resamples, len(x)))
-    drawn_x, drawn_y = x[rows], y[rows]
+    error = _slope_error(x, rest)
     if resampled is not None:
-        which = np.arange(len(rows)) % len(resampled[0])
-        drawn_x = np.take_along_axis(_axis(resampled[0], n_home, probit)[which], rows, 1)
-        drawn_y = np.take_along_axis(_axis(resampled[1], n_elsewhere, probit)[which], rows, 1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        low, high = np.nanquantile(_least_squares(drawn_x, drawn_y)[0], [0.025, 0.975])
-    return Line(float(slope[0]), float(intercept[0]), r2, float(rest.std(ddof=2)), float(low), float(high), probit, len(x))
+        drawn = (_axis(v, n, probit) for v, n in zip(resampled, (n_home, n_elsewhere), strict=True))
+        error = float(np.hypot(error, _least_squares(*drawn)[0].std(ddof=1)))
+    half = quantile(len(x) - 2, 0.975) * error
+    return Line(
+        float(slope[0]),
+        float(intercept[0]),
+        r2,
+        float(rest.std(ddof=2)),
+        float(slope[0]) - half,
+        float(slope[0]) + half,
+        probit,
+        len(x),
+    )
+
+
+def _slope_error(x: Array, rest: Array) -> float:
+    """Return the standard error of a slope whatever the residuals' spread at each x: HC3 (MacKinnon & White 1985)."""
+    centred = np.square(x - x.mean())
+    leverage = 1 / len(x) + centred / centred.sum()
+    return float(np.sqrt((centred * np.square(rest / (1 - leverage))).sum()) / centred.sum())
 
 
 def resampled_means(values: Array, unit: Array | None, resamples: int, rng: np.random.Generator, weight: Array | None = None) -> Array:

@@ -103,7 +103,19 @@ class Result:
     def cells(self, metric: str | None = None, confidence: float = 0.95) -> pd.DataFrame:
         """Return task, learner, domain, role, value, low, high, n, seeds of one metric (the headline)."""
         name = metric or self.headline
-        return self._once(("cells", name, confidence), lambda: analysis.cells(self._of(name), ["task", "learner", "domain", "role"], confidence, name))
+        by = ["task", "learner", "domain", "role"]
+        return self._once(("cells", name, confidence), lambda: self._in_order(analysis.cells(self._of(name), by, confidence, name)))
+
+    def _in_order(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return rows in the order in which the study names tasks and learners; trials lie in that of their keys."""
+        planned = {key: k for k, key in enumerate(self.about["planned"])}
+        trials = self.trials()
+        trials = trials.assign(at=trials.trial.astype(str).map(planned).astype(float)).sort_values("at", kind="stable")
+        keys = []
+        for name in ("task", "learner"):
+            place = {v: k for k, v in enumerate(dict.fromkeys(trials[name].astype(str)))}
+            keys.append(table[name].astype(str).map(place).to_numpy())
+        return table.iloc[np.lexsort(keys[::-1])].reset_index(drop=True)
 
     def table(self, metric: str | None = None, confidence: float = 0.95) -> pd.DataFrame:
         """Return learner × domain: value, low, high; where tasks judge the same domains, task and learner × domain.

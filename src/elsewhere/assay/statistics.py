@@ -227,7 +227,7 @@ def _points(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
     found = []
     for _, part, _ in points_of_pairs(scores, metric):
         home, there = part.home.to_numpy(), part.value.to_numpy()
-        line = fit_line(home, there, float(part.home_n.mean()), float(part.n.mean()), metric in UNIT_METRICS, resamples=20)
+        line = fit_line(home, there, float(part.home_n.mean()), float(part.n.mean()), metric in UNIT_METRICS)
         found.append(part.assign(robust=np.nan if line is None else effective_robustness(home, there, line)))
     if not found:
         raise UserError("no pair of home and elsewhere: no task of this result judges at home")

@@ -287,7 +287,7 @@ def _sentence(scores: pd.DataFrame, learner: str, kind: str, modular: pd.DataFra
     mine = scores[(scores.learner == learner) & (scores.split == kind) & (scores.measure == "r2") & ~scores.factor.isin(["ordered"])]
     value = mine[mine.domain.isin(["home", "all"])].groupby(["factor", "domain"]).value.mean().unstack()
     loss = (value["home"] - value["all"]).drop("", errors="ignore").sort_values(ascending=False)
-    at_home, there = value["home"].to_dict(), value["all"].to_dict()
+    at_home, there = ({str(k): float(v) for k, v in value[d].items()} for d in ("home", "all"))
     said = f"Under {kind}, {learner} reads the factors with R² {at_home['']:.2f} at home and {there['']:.2f} on the test part; "
     said += _most_lost(loss, at_home, there)
     if len(modular) and len(m := modular[(modular.learner == learner) & (modular.split == kind)]):
