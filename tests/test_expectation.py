@@ -127,7 +127,19 @@ def test_a_statistic_of_the_result_can_be_expected(result: ew.Result) -> None:
 
 
 def always_two(result: ew.Result) -> float:
+    CALLS.append(result)
     return 2.0
+
+
+CALLS: list[ew.Result] = []
+
+
+def test_a_statistic_is_computed_once_for_terminal_report_and_exit_code(tmp_path: Path) -> None:
+    expect = [{"statistic": "test_expectation:always_two", "at_least": 1, "in_seeds": 1}]
+    result = ew.assay("toy/quick", learners=["toy-quick"], seeds=1, out=tmp_path / "r", expect=expect)
+    CALLS.clear()
+    result.verdicts(), result.report(), result.check()
+    assert len(CALLS) == 1
 
 
 def test_check_raises_and_names_what_failed(tmp_path: Path) -> None:

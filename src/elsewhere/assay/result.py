@@ -380,7 +380,9 @@ class Result:
         """Return each expectation in words with what became of it."""
         from elsewhere.assay.expectation import Expectation
 
-        return [(e.text, e.check(self)) for e in map(Expectation.of, self.about["expect"])]
+        if "verdicts" not in self._kept:  # a statistic may take minutes
+            self._kept["verdicts"] = [(e.text, e.check(self)) for e in map(Expectation.of, self.about["expect"])]
+        return list(self._kept["verdicts"])
 
     def check(self) -> None:
         """Raise ``ExpectationFailed`` naming every expectation that fails or cannot be told."""
