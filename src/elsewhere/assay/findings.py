@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -37,20 +39,30 @@ def keep(result: Result, explainer: Explainer, finding: Finding) -> None:
         "tables": {title: json.loads(frame.to_json(orient="split", index=False, double_precision=15)) for title, frame in finding.tables.items()},
         "figures": {title: _figure_json(figure) for title, figure in finding.figures.items()},
     }
-    write_whole(result.folder / "findings" / f"{digest(identity(explainer))}.json", json.dumps(content).encode())
+    mine = result.folder / "findings" / f"{digest(identity(explainer))}.json"
+    write_whole(mine, json.dumps(content).encode())
+    for path, other in list(_contents(result)):
+        if path != mine and _superseded(other["fields"], identity(explainer)):
+            path.unlink()
 
 
-def kept(result: Result, fresh: bool = False) -> dict[str, Finding]:
-    """Return the findings of a folder by name; with ``fresh`` only those of its present state."""
+def _superseded(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether a finding is that of the same explainer and fields, by another revision of its code."""
+    before, now = ({k: v for k, v in fields.items() if k != "revision"} for fields in (old, new))
+    return before == now and _revision(old) != _revision(new)
+
+
+def _revision(fields: dict[str, Any]) -> int:
+    return int(fields.get("revision", 1))
+
+
+def kept(result: Result) -> dict[str, Finding]:
+    """Return the findings of a folder by name."""
     from elsewhere.assay.result import key_of
 
     found: dict[str, Finding] = {}
-    for name_ in sorted(n for n in listing(result.folder / "findings") if n.endswith(".json") and not n.startswith(".")):
-        path = result.folder / "findings" / name_
-        content = json.loads(path.read_text())
+    for path, content in _contents(result):
         stale = content["state"] != key_of(result)
-        if fresh and stale:
-            continue
         name = content["name"] if content["name"] not in found else f"{content['name']} ({path.stem[:6]})"
         tables = {title: pd.DataFrame(**table) for title, table in content["tables"].items()}
         limits = content["limits"] + (" Trials have finished since this was explained: explain again." if stale else "")
@@ -58,19 +70,27 @@ def kept(result: Result, fresh: bool = False) -> dict[str, Finding]:
     return found
 
 
+def _contents(result: Result) -> Iterator[tuple[Path, dict[str, Any]]]:
+    folder = result.folder / "findings"
+    for name in sorted(n for n in listing(folder) if n.endswith(".json") and not n.startswith(".")):
+        yield folder / name, json.loads((folder / name).read_text())
+
+
 def standing(result: Result) -> list[str]:
     """Explain with every explainer that the tasks name and that has not explained this state; return why some did not."""
-    from elsewhere.assay.result import make_explainer
+    from elsewhere.assay.result import key_of, make_explainer
     from elsewhere.errors import UserError
 
     wanted = list(dict.fromkeys(n for a in result._about_tasks() for n in a.get("findings", [])))
-    have = kept(result, fresh=True)
+    state = key_of(result)
+    have = {(c["name"], _revision(c["fields"])) for _, c in _contents(result) if c["state"] == state}
     refused = []
     for name in wanted:
-        if name in have:
+        explainer = make_explainer(name, {})
+        if (name, _revision(identity(explainer))) in have:
             continue
         try:
-            result.explain(make_explainer(name, {}))
+            result.explain(explainer)
         except UserError as error:
             refused.append(f"{name}: {error}")
     return refused
