@@ -557,3 +557,36 @@ def test_many_domains_of_which_the_same_is_said_share_a_sentence() -> None:
     assert changed.startswith("In s5 (+0.50 [0.40, 0.60] of +0.50), s6 (")
     assert changed.count("new labels or new columns are needed") == 1
     assert len(sentences(found[:3], 0.01)) == 3
+
+
+def test_few_cases_of_large_loss_widen_the_intervals() -> None:
+    from elsewhere.explain.small_samples import widening
+
+    rng = np.random.default_rng(0)
+    there = np.r_[np.zeros(70), np.ones(70)]
+    calm, wild = rng.normal(size=(70, 1)), rng.exponential(size=(70, 1)) ** 3
+    ones = [np.ones(70)] * 2
+    plain = widening(np.zeros(140), there, [calm, calm], ones, (None, None), 0.95)
+    assert plain.shape == (4, 1)
+    assert (plain >= 1).all()
+    assert plain.max() < 1.05
+    skewed = widening(np.zeros(140), there, [calm, wild], ones, (None, None), 0.95)
+    assert skewed[0, 0] > 1.1  # the gap and the relation are carried by few cases there
+    assert skewed[1, 0] == pytest.approx(plain[1, 0])  # harder cases are measured at home alone
+    pairs = np.arange(70) // 2
+    assert widening(np.zeros(140), there, [calm, calm], ones, (pairs, pairs), 0.95)[0, 0] > plain[0, 0]
+
+
+@pytest.mark.slow
+def test_intervals_hold_the_terms_of_few_skewed_cases() -> None:
+    """240 and 70 cases, five columns, m = 1: each of the three terms in at least 90 of 100 intervals."""
+    rng = np.random.default_rng(0)
+    truth, _ = true_terms(1.0)
+    hits = np.zeros(3)
+    for seed in range(100):
+        x, z = rng.normal(size=(240, 5)), rng.normal(size=(70, 5))
+        z[:, 0] += 1
+        losses = risk(x[:, 0], 0) * rng.exponential(size=240), risk(z[:, 0], 0.3) * rng.exponential(size=70)
+        d = decompose(pd.DataFrame(x), losses[0], pd.DataFrame(z), losses[1], seed=seed)[0]
+        hits += (d.low[1:] <= truth) & (truth <= d.high[1:])
+    assert (hits >= 90).all(), hits

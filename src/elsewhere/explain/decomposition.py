@@ -28,6 +28,7 @@ from elsewhere.explain.domain_classifier import (
     most_predictive,
     well_determined,
 )
+from elsewhere.explain.small_samples import widening
 
 TERMS = ("harder cases", "relation changed", "cases unseen at home")
 APART_AUC, LEAST_OVERLAP, LEAST_CASES = 0.98, 0.05, 30
@@ -173,7 +174,10 @@ def decompose(
     drawn = [_resampled(c, ratio, start, sample, refit)]
     if not refused and (other := most_predictive(c, ratio[0], start)) is not c:
         drawn.append(_resampled(other, *log_ratio(other), sample, refit))
+    found = np.concatenate([levels[3:] - levels[:1], np.diff(levels, axis=0)])
+    wider = widening(ratio[0], c.there, losses, weights, (home_unit, elsewhere_unit), level)
     low, high = _bounds([moves for moves, _ in drawn], level)
+    low, high = found - wider * (found - low), found + wider * (high - found)
     between = np.clip(_bounds([overlaps for _, overlaps in drawn], level), 0, 1)
     apart, identifiers, drop, without = columns
     about: dict[str, Any] = {
