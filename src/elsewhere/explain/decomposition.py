@@ -63,8 +63,8 @@ class Decomposition:
             the domains overlap without them.
         auc_without: the AUC without those columns, NaN if there are none.
         log_ratio: [n] out-of-fold log q/p of the cases at home, then of those elsewhere.
-        compared: domains that were looked at: a gap is shown only if its interval, widened for as
-            many (Bonferroni), excludes 0.
+        compared: domains that were looked at: a gap is shown, and a term named as its reason, only
+            if the interval, widened for as many (Bonferroni), excludes 0.
     """
 
     levels: Array
@@ -97,9 +97,13 @@ class Decomposition:
     @property
     def shows_gap(self) -> bool:
         """Whether the gap is beyond doubt among all domains that were looked at."""
+        return self._beyond(0, self.gap)
+
+    def _beyond(self, k: int, value: float) -> bool:
+        """Whether the interval of gap (0) or term (1 to 3), widened for all domains, excludes 0."""
         wider = float(norm.ppf(1 - 0.025 / self.compared) / norm.ppf(0.975))
-        low = self.gap - wider * (self.gap - float(self.low[0]))
-        high = self.gap + wider * (float(self.high[0]) - self.gap)
+        low = value - wider * (value - float(self.low[k]))
+        high = value + wider * (float(self.high[k]) - value)
         return not low <= 0 <= high
 
     def verdict(self, least: float = 0.01) -> str:
@@ -108,7 +112,7 @@ class Decomposition:
             return "no gap worth explaining" if not self.refused else "cannot tell"
         if self.refused:
             return "cannot tell"
-        sure = [k for k in range(3) if not self.low[k + 1] <= 0 <= self.high[k + 1] and self.terms[k] * self.gap > 0]
+        sure = [k for k, v in enumerate(self.terms) if self._beyond(k + 1, float(v)) and v * self.gap > 0]
         return TERMS[max(sure, key=lambda k: abs(self.terms[k]))] if sure else "no single reason beyond doubt"
 
 
