@@ -244,3 +244,28 @@ def test_two_percent_wrong_labels_of_one_domain_are_named_nearly_always(kind, mo
     monkeypatch.setattr(concentration, "REFITS", 5)
     found = [world(s, kind, 4000, planted=0.02, moved=0).over_represented() for s in range(20)]
     assert np.mean(["0" in set(named["part"]) for named in found]) >= 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [50, 200])
+def test_intervals_of_blame_hold_the_truth(n: int) -> None:
+    """One fitted source, 100 judges of n cases drawn anew: the blame of a judge of 100,000, scaled to n, lies inside."""
+    rng = np.random.default_rng(0)
+
+    def draw(n: int, first: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+        x = rng.normal(size=(n, 5))
+        return x, (first * x[:, 0] + 0.5 * x[:, 1] + rng.normal(size=n) > 0).astype(int)
+
+    x, y = draw(600)
+    domain = np.array(["a", "b", "c"])[rng.integers(3, size=600)]
+    y[(domain == "c") & (rng.random(600) < 0.3)] ^= 1
+    fitted = DatasetDerivative(ridge=1.0).fit(x, y)
+
+    def blamed(n: int) -> pd.DataFrame:
+        return fitted.blame({"there": draw(n, 0.5)}, domain=domain).set_index("domain")
+
+    truth = blamed(100_000).blame * n / 100_000
+    tables = [blamed(n) for _ in range(100)]
+    inside = sum((t["blame low"] <= truth) & (truth <= t["blame high"]) for t in tables)
+    assert (inside >= 89).all(), inside
+    assert (inside <= 99).all(), inside
