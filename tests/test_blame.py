@@ -213,7 +213,7 @@ KINDS = ("classes", "zeros and ones", "curved", "numbers")
 
 def marked(*slow: str, long: tuple[str, ...]):
     """One kind runs among the slow tests, the others among the long ones: 20 to 60 s each."""
-    first = [pytest.param(kind, marks=pytest.mark.slow) for kind in slow]
+    first = [pytest.param(kind, marks=pytest.mark.long) for kind in slow]
     return [*first, *(pytest.param(k, marks=pytest.mark.long) for k in long)]
 
 
@@ -246,7 +246,7 @@ def test_two_percent_wrong_labels_of_one_domain_are_named_nearly_always(kind, mo
     assert np.mean(["0" in set(named["part"]) for named in found]) >= 0.9
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("n", [50, 200])
 def test_intervals_of_blame_hold_the_truth(n: int) -> None:
     """One fitted source, 100 judges of n cases drawn anew: the blame of a judge of 100,000, scaled to n, lies inside."""

@@ -222,7 +222,7 @@ def test_more_columns_than_the_cases_can_compare_are_refused_with_the_reason() -
     assert not decompose(*wide(0, 0.0, 0.0, 240, 70, 5), resamples=5)[0].refused
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_terms_of_equal_domains_lie_in_their_intervals() -> None:
     """240 and 70 rows x 10 columns, P = Q: each interval holds the truth in at least 93 of 100."""
     truth = np.array([0.0, 0.0, 0.0, 1.0])
@@ -234,7 +234,7 @@ def test_terms_of_equal_domains_lie_in_their_intervals() -> None:
     assert (hits >= 93).all(), hits
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_penalty_that_predicts_best_would_accuse_the_relation() -> None:
     """Why the terms keep the weakest penalty: 1,000 and 500 rows x 60 columns, other cases and the
     same relation. The penalty of least held-out loss hides a part of the shift, which then looks
@@ -344,14 +344,14 @@ def planted(seed: int, effect: float, home: int = 600, away: int = 600) -> tuple
     return x, loss.astype(float), z, there.astype(float), np.zeros(home + away)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_regions_that_do_not_differ_become_one() -> None:
     """Nothing changed: in at least 95 of 100 tables one region remains."""
     tables = [risky_regions(*planted(seed, 0.0)) for seed in range(100)]
     assert sum(table.region.tolist() == ["everywhere"] for table in tables) >= 95
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_regions_cover_the_true_change() -> None:
     """A planted region: 90 to 99 % of intervals hold the true change, also in the first row."""
     every, first = [], []
@@ -577,7 +577,7 @@ def test_few_cases_of_large_loss_widen_the_intervals() -> None:
     assert widening(np.zeros(140), there, [calm, calm], ones, (pairs, pairs), 0.95)[0, 0] > plain[0, 0]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_intervals_hold_the_terms_of_few_skewed_cases() -> None:
     """240 and 70 cases, five columns, m = 1: each of the three terms in at least 90 of 100 intervals."""
     rng = np.random.default_rng(0)

@@ -185,7 +185,7 @@ def test_intervals_of_shares_hold_the_truth(p: float, n: int) -> None:
     assert found <= 0.99 or n * (1 - p) < 3  # few errors: shares of n answers lie apart
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("p", [0.8, 0.95, 0.99])
 @pytest.mark.parametrize("alike", [0.0, 0.2, 0.5])
 @pytest.mark.parametrize(("m", "size"), [(10, 20), (30, 5), (100, 20)])
@@ -202,7 +202,7 @@ def test_intervals_of_shares_hold_the_truth_with_units(m: int, size: int, alike:
     assert found <= 0.995
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seeds", [3, 10])
 @pytest.mark.parametrize("p", [0.8, 0.99])
 def test_gaps_hold_the_truth_over_seeds_that_share_test_sets(p: float, seeds: int) -> None:
@@ -222,7 +222,7 @@ def test_gaps_hold_the_truth_over_seeds_that_share_test_sets(p: float, seeds: in
     assert 0.9 <= found <= 0.995
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("n", [50, 200, 1000])
 @pytest.mark.parametrize("sharp", [0.5, 1.0, 2.0])
 def test_intervals_of_calibration_errors_hold_the_truth(sharp: float, n: int) -> None:
@@ -244,7 +244,7 @@ def test_intervals_of_calibration_errors_hold_the_truth(sharp: float, n: int) ->
     assert found >= 0.9
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("n", [60, 400])
 @pytest.mark.parametrize("apart", [0.0, 1.0, 2.5])
 def test_intervals_of_areas_hold_the_truth(apart: float, n: int) -> None:
@@ -303,8 +303,8 @@ def test_intervals_over_pairs_hold_the_truth(k: int) -> None:
 @pytest.mark.parametrize(
     ("domains", "seeds"),
     [
-        pytest.param(3, 3, marks=pytest.mark.slow),
-        pytest.param(3, 1, marks=pytest.mark.slow),
+        pytest.param(3, 3, marks=pytest.mark.long),
+        pytest.param(3, 1, marks=pytest.mark.long),
         pytest.param(30, 3, marks=pytest.mark.long),
         pytest.param(8, 10, marks=pytest.mark.long),
     ],

@@ -304,7 +304,7 @@ def _p(fit: Scores, test: Scores, seed: int) -> tuple[float, float, float]:
     return tuple((1 + (v[1:] >= v[0]).sum()) / len(heads) for v in values)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_p_is_uniform_over_200_random_groups():
     """Two models of one table that differ; its group, a third of it, is drawn anew each time.
 
@@ -356,7 +356,7 @@ def _audited(seed: int, n: int, steps: int = 30) -> str:
     return treatment(plain, two, home, held).sentence
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_tables_of_700_rows_with_a_coin_end_in_cannot_tell():
     said = [_audited(seed, 700) for seed in range(10)]
     assert all("cannot tell" in s for s in said)
@@ -368,7 +368,7 @@ def test_a_coin_in_100_tables_accuses_nobody():
     assert sum("decides by predicted group" in s for s in said) <= 5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_awareness_of_200_shuffled_groups_is_chance():
     from elsewhere.nn.learners import Mlp
 
@@ -384,7 +384,7 @@ def test_awareness_of_200_shuffled_groups_is_chance():
     assert max(made) <= 0.55
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_logistic_regression_of_wages_is_not_accused_by_sex(data):
     """Once it "decided by predicted group" for 10.9 % of people, though g lowers agreement."""
     from elsewhere.tables.learners import LogisticRegression
